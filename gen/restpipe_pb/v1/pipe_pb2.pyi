@@ -17,7 +17,7 @@ certificate it presented; nothing on the wire can claim another.
 
 A gRPC message is a Frame: a batch of envelopes, handled in order. A sender SHOULD put everything that became ready while
 its last frame was being written into the next one, and MUST NOT let a frame exceed the `max_frame_bytes` of the peer's
-Hello (before that Hello: 65,536). Batching never needs a timer. Because protobuf concatenates repeated fields, the
+Hello (before that Hello: 1,048,576). Batching never needs a timer. Because protobuf concatenates repeated fields, the
 concatenation of encoded frames is an encoded frame, so envelopes can be encoded one by one and joined.
 
 Within a frame and between frames a sender SHOULD put ping, pong, credit, cancel and goaway first, then requests and
@@ -541,7 +541,7 @@ Global___Failure: _TypeAlias = Failure  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):
-    """A piece of body of the sender's half."""
+    """A piece of body of the sender's half. It carries data, or ends the half, or both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

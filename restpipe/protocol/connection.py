@@ -1,0 +1,455 @@
+"""One side of a pipe: the rules of `pipe.proto`, as a state machine."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from google.protobuf.message import DecodeError
+
+from restpipe.exceptions import (
+    BadResultError,
+    EventError,
+    HeadersTooLargeError,
+    PeerRefusedError,
+    ProtocolError,
+    TooManyExchangesError,
+)
+from restpipe.protocol.events import (
+    BodyReceived,
+    Broken,
+    Cancelled,
+    Event,
+    PeerLeaving,
+    PeerReady,
+    PeerSilent,
+    PongReceived,
+    Refused,
+    RequestReceived,
+    ResponseReceived,
+)
+from restpipe.protocol.exchange import Exchange
+from restpipe.protocol.heartbeat import Beat, Heartbeat
+from restpipe.protocol.limits import FIRST_FRAME_BYTES, INLINE_BYTES, MAX_CONTROL_DEPTH, REVISION, Limits, check_hello
+from restpipe.protocol.outbox import Outbox
+from restpipe.protocol.windows import Budget, ReceiveWindow, SendWindow
+from restpipe_pb.v1.pipe_pb2 import (
+    Cancel,
+    Chunk,
+    Credit,
+    Envelope,
+    Frame,
+    Goaway,
+    Hello,
+    Ping,
+    Pong,
+    Request,
+    Response,
+)
+from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
+
+Message = Hello | Request | Response | Credit | Cancel | Ping | Pong | Goaway
+
+
+def encode(exchange_id: int, kind: str, message: Message) -> bytes:
+    """Encode an envelope as a frame of its own."""
+    frame = Frame()
+    getattr(frame.envelopes.add(exchange_id=exchange_id), kind).CopyFrom(message)
+    return frame.SerializeToString()
+
+
+class Connection:
+    """One side of a pipe.
+
+    None of its methods blocks. After `receive`, and after every method that wants something sent, the driver writes
+    what `next_frame` returns. Only `receive` is fed by the peer, and it reports whatever the peer does wrong as `Broken`.
+
+    Args:
+        dials: this side made the call.
+        limits: this side's bounds.
+        software: product and version, for the Hello.
+        manifest: the events this side serves.
+        now: monotonic time in seconds.
+    """
+
+    def __init__(
+        self, *, dials: bool, limits: Limits, software: str, manifest: list[ManifestEvent], now: float
+    ) -> None:
+        self.limits = limits
+        self.peer_hello: Hello | None = None
+        self._parity = 1 if dials else 0
+        self._next_id = 1 if dials else 2
+        self._last_peer_id = 0
+        self._exchanges: dict[int, Exchange] = {}
+        self._mine = 0
+        self._outbox = Outbox(self._half_sent)
+        self._budget = Budget(limits.window_budget)
+        self._heartbeat = Heartbeat(limits.heartbeat_interval, limits.heartbeat_timeout, now)
+        self._ping_id = 0
+        self._ping_sent = now
+        self._frame_limit = FIRST_FRAME_BYTES
+        self._peer_leaving = False
+        self._goaway_last_id: int | None = None
+        self._ended = False
+        hello = Hello(
+            revision=REVISION,
+            software=software,
+            initial_window=limits.initial_window,
+            max_exchanges=limits.max_exchanges,
+            max_frame_bytes=limits.max_frame_bytes,
+            manifest=manifest,
+        )
+        self._control(0, "hello", hello)
+
+    # What this side wants
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges in the table, of both sides."""
+        return len(self._exchanges)
+
+    @property
+    def accepts_requests(self) -> bool:
+        """Whether `open` can succeed, apart from the number of exchanges."""
+        return self.peer_hello is not None and not self._peer_leaving and not self._ended
+
+    def is_open(self, exchange_id: int) -> bool:
+        """Whether this side's half has not ended, so that `send_body` has an effect."""
+        exchange = self._exchanges.get(exchange_id)
+        return exchange is not None and exchange.local_open
+
+    def is_unsent(self, exchange_id: int) -> bool:
+        """Whether the head of an exchange has not left in any frame."""
+        exchange = self._exchanges.get(exchange_id)
+        return exchange is not None and exchange.head_unsent
+
+    def buffered(self, exchange_id: int) -> int:
+        """Bytes of body that wait to be sent. A driver gives more once this is small."""
+        exchange = self._exchanges.get(exchange_id)
+        return 0 if exchange is None else exchange.buffered
+
+    def open(self, request: Request) -> int:
+        """Open an exchange; return its id.
+
+        A body beyond what travels inline is moved out of `request` into chunks. Where `request.more`, `send_body`
+        continues.
+
+        Raises:
+            PeerRefusedError: the peer leaves, or the handshake is not over.
+            TooManyExchangesError: the peer permits no more exchanges.
+            HeadersTooLargeError: the head does not fit the peer's frames.
+        """
+        hello = self.peer_hello
+        if hello is None or not self.accepts_requests:
+            raise PeerRefusedError("the pipe accepts no new requests")
+        if self._mine >= hello.max_exchanges:
+            raise TooManyExchangesError(f"{self._mine} exchanges are in flight on the pipe, the peer permits no more")
+        exchange = self._new_exchange(self._next_id, mine=True)
+        self._send_head(exchange, "request", request, HeadersTooLargeError)
+        self._next_id += 2
+        self._mine += 1
+        self._exchanges[exchange.id] = exchange
+        return exchange.id
+
+    def respond(self, exchange_id: int, response: Response) -> None:
+        """Answer an exchange of the peer's; without effect where it is over.
+
+        As in `open`, what is too long to travel inline is moved into chunks, and `send_body` continues where
+        `response.more`.
+
+        Raises:
+            BadResultError: the head does not fit the peer's frames. The exchange still waits for its response.
+        """
+        exchange = self._exchanges.get(exchange_id)
+        if exchange is not None and exchange.local_open:
+            self._send_head(exchange, "response", response, BadResultError)
+
+    def send_body(self, exchange_id: int, data: bytes, *, more: bool) -> None:
+        """Queue a piece of body, the last where `more` is unset; without effect where the half has ended."""
+        exchange = self._exchanges.get(exchange_id)
+        if exchange is not None and exchange.local_open:
+            self._outbox.put_body(exchange, data, more=more)
+
+    def consume(self, exchange_id: int, size: int) -> None:
+        """Tell that the application took `size` bytes that `BodyReceived` or an inline body brought."""
+        exchange = self._exchanges.get(exchange_id)
+        if exchange is None or not exchange.remote_open or not exchange.delivers:
+            return
+        credit = exchange.receive_window.consume(size)
+        if credit:
+            self._control(exchange_id, "credit", Credit(bytes=credit))
+
+    def cancel(self, exchange_id: int, message: str) -> None:
+        """End this side's half, and from a caller its interest; without effect where the exchange is over."""
+        exchange = self._exchanges.get(exchange_id)
+        if exchange is None or not exchange.wanted:
+            return
+        if exchange.mine and exchange.head_unsent:
+            exchange.abandon()
+            self._remove(exchange)
+            return
+        exchange.wanted = False
+        if exchange.mine or exchange.local_open:
+            exchange.abandon()
+            self._control(exchange_id, "cancel", Cancel(message=message))
+        if not exchange.remote_open:
+            self._remove(exchange)
+
+    def goaway(self, reason: Goaway.Reason.ValueType, message: str) -> None:
+        """Accept no new exchange from now on; without effect where that was said before."""
+        if self._goaway_last_id is None:
+            self._goaway_last_id = self._last_peer_id
+            self._control(0, "goaway", Goaway(reason=reason, message=message, last_exchange_id=self._last_peer_id))
+
+    # What leaves
+
+    def next_frame(self) -> bytes | None:
+        """Return the next frame to write, None where there is none now."""
+        return self._outbox.next_frame(self._frame_limit)
+
+    def take_drained(self) -> list[int]:
+        """Return the exchanges whose queued body has left since the last call: `send_body` may continue."""
+        return self._outbox.take_drained()
+
+    # Time
+
+    @property
+    def tick_due(self) -> float:
+        """When `tick` is to be called."""
+        return self._heartbeat.due
+
+    def tick(self, now: float) -> list[Event]:
+        """Ping where it is time; report a peer that is silent for too long."""
+        beat = self._heartbeat.tick(now)
+        if beat is Beat.PING and self.peer_hello is not None:
+            self._ping_id += 1
+            self._ping_sent = now
+            self._control(0, "ping", Ping(id=self._ping_id))
+        elif beat is Beat.DEAD and not self._ended:
+            self._ended = True
+            timeout = self.limits.heartbeat_timeout
+            self.goaway(Goaway.HEARTBEAT, f"nothing was received for {timeout:g} s")
+            return [PeerSilent(timeout)]
+        return []
+
+    # What arrives
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """Take a frame from the peer; return what it means, in order.
+
+        Nothing is raised: a peer that breaks the protocol yields `Broken` as the last event, and after that nothing.
+        """
+        events: list[Event] = []
+        if self._ended:
+            return events
+        self._heartbeat.heard(now)
+        envelope: Envelope | None = None
+        try:
+            for envelope in self._parse(data).envelopes:
+                self._take(envelope, events, now)
+            if self._outbox.control_depth > MAX_CONTROL_DEPTH:
+                raise ProtocolError("the peer does not read what it asks for")
+        except ProtocolError as error:
+            where = "" if envelope is None else f"{envelope.WhichOneof('kind')} of exchange {envelope.exchange_id}: "
+            self._ended = True
+            self.goaway(Goaway.PROTOCOL_ERROR, f"{where}{error}")
+            events.append(Broken(ProtocolError(f"{where}{error}")))
+        return events
+
+    def _parse(self, data: bytes) -> Frame:
+        if len(data) > self.limits.max_frame_bytes:
+            raise ProtocolError(f"a frame of {len(data)} bytes, {self.limits.max_frame_bytes} are accepted")
+        try:
+            return Frame.FromString(data)
+        except DecodeError as error:
+            raise ProtocolError(f"a frame of {len(data)} bytes does not parse") from error
+
+    def _take(self, envelope: Envelope, events: list[Event], now: float) -> None:
+        kind = envelope.WhichOneof("kind")
+        if kind is None:
+            raise ProtocolError("an envelope of unknown kind")
+        if self.peer_hello is None and kind not in {"hello", "goaway"}:
+            raise ProtocolError("before the hello")
+        take = self._TAKE_FROM_EXCHANGE.get(kind)
+        if take is not None:
+            take(self, envelope.exchange_id, getattr(envelope, kind), events)
+        elif envelope.exchange_id:
+            raise ProtocolError("it belongs to no exchange")
+        else:
+            self._TAKE_FROM_PIPE[kind](self, getattr(envelope, kind), events, now)
+
+    def _take_hello(self, hello: Hello, events: list[Event], _now: float) -> None:
+        if self.peer_hello is not None:
+            raise ProtocolError("a second one")
+        check_hello(hello)
+        self.peer_hello = hello
+        self._frame_limit = min(self.limits.frame_bytes, hello.max_frame_bytes)
+        events.append(PeerReady(hello))
+
+    def _take_request(self, exchange_id: int, request: Request, events: list[Event]) -> None:
+        if exchange_id % 2 == self._parity or exchange_id == 0:
+            raise ProtocolError("an id that the peer may not choose")
+        if exchange_id <= self._last_peer_id:
+            raise ProtocolError(f"an id that is not above {self._last_peer_id}")
+        if self._goaway_last_id is not None:
+            return
+        if len(self._exchanges) - self._mine >= self.limits.max_exchanges:
+            raise ProtocolError(f"more than {self.limits.max_exchanges} exchanges")
+        exchange = self._new_exchange(exchange_id, mine=False)
+        if request.body:
+            exchange.receive_window.receive(len(request.body))
+        exchange.remote_open = request.more
+        self._last_peer_id = exchange_id
+        self._exchanges[exchange_id] = exchange
+        events.append(RequestReceived(exchange_id, request))
+
+    def _take_response(self, exchange_id: int, response: Response, events: list[Event]) -> None:
+        exchange = self._existing(exchange_id)
+        if exchange is None:
+            return
+        if exchange.remote_begun:
+            raise ProtocolError("a second one" if exchange.mine else "it answers the peer's own request")
+        if response.HasField("failure"):
+            if response.body or response.more:
+                raise ProtocolError("a failure with a body")
+        elif not 200 <= response.status <= 599:
+            raise ProtocolError(f"status {response.status}")
+        exchange.remote_begun = True
+        if response.body:
+            exchange.receive_window.receive(len(response.body))
+        if exchange.wanted:
+            events.append(ResponseReceived(exchange_id, response))
+        if not response.more:
+            self._remote_half_ended(exchange)
+
+    def _take_chunk(self, exchange_id: int, chunk: Chunk, events: list[Event]) -> None:
+        exchange = self._existing(exchange_id)
+        if exchange is None:
+            return
+        if not exchange.remote_begun or not exchange.remote_open:
+            raise ProtocolError("after the end of its half" if exchange.remote_begun else "before its head")
+        if not chunk.data and chunk.more:
+            raise ProtocolError("it carries nothing")
+        exchange.receive_window.receive(len(chunk.data))
+        if exchange.delivers:
+            events.append(BodyReceived(exchange_id, chunk.data, chunk.more))
+        if not chunk.more:
+            self._remote_half_ended(exchange)
+
+    def _take_credit(self, exchange_id: int, credit: Credit, _events: list[Event]) -> None:
+        exchange = self._existing(exchange_id, over_is_fine=True)
+        if exchange is not None and exchange.local_open:
+            exchange.send_window.grant(credit.bytes)
+            self._outbox.schedule(exchange)
+
+    def _take_cancel(self, exchange_id: int, cancel: Cancel, events: list[Event]) -> None:
+        exchange = self._existing(exchange_id, over_is_fine=True)
+        if exchange is None:
+            return
+        if exchange.delivers:
+            events.append(Cancelled(exchange_id, cancel.message))
+        if exchange.local_open:
+            exchange.abandon()
+            self._control(exchange_id, "cancel", Cancel(message="cancelled by the peer"))
+        self._remove(exchange)
+
+    def _take_ping(self, ping: Ping, _events: list[Event], _now: float) -> None:
+        self._control(0, "pong", Pong(id=ping.id))
+
+    def _take_pong(self, pong: Pong, events: list[Event], now: float) -> None:
+        if pong.id == self._ping_id:
+            events.append(PongReceived(now - self._ping_sent))
+        elif pong.id > self._ping_id:
+            raise ProtocolError("it answers no ping")
+
+    def _take_goaway(self, goaway: Goaway, events: list[Event], _now: float) -> None:
+        self._peer_leaving = True
+        for exchange in [e for e in self._exchanges.values() if e.mine and e.id > goaway.last_exchange_id]:
+            if exchange.wanted:
+                events.append(Refused(exchange.id, goaway.message))
+            exchange.abandon()
+            self._remove(exchange)
+        events.append(PeerLeaving(goaway.reason, goaway.message, at_once=goaway.reason != Goaway.SHUTDOWN))
+
+    _TAKE_FROM_EXCHANGE: ClassVar[dict[str, Callable[["Connection", int, Any, list[Event]], None]]] = {
+        "request": _take_request,
+        "response": _take_response,
+        "chunk": _take_chunk,
+        "credit": _take_credit,
+        "cancel": _take_cancel,
+    }
+    _TAKE_FROM_PIPE: ClassVar[dict[str, Callable[["Connection", Any, list[Event], float], None]]] = {
+        "hello": _take_hello,
+        "ping": _take_ping,
+        "pong": _take_pong,
+        "goaway": _take_goaway,
+    }
+
+    # Exchanges
+
+    def _new_exchange(self, exchange_id: int, *, mine: bool) -> Exchange:
+        if self.peer_hello is None:
+            raise AssertionError("no exchange before the handshake")
+        limits = self.limits
+        return Exchange(
+            exchange_id,
+            mine=mine,
+            send_window=SendWindow(self.peer_hello.initial_window),
+            receive_window=ReceiveWindow(limits.initial_window, limits.max_window, self._budget),
+        )
+
+    def _existing(self, exchange_id: int, *, over_is_fine: bool = False) -> Exchange | None:
+        """Find the exchange of an envelope; None where the envelope is to be ignored."""
+        exchange = self._exchanges.get(exchange_id)
+        if exchange is not None and not (exchange.mine and exchange.head_unsent):
+            return exchange
+        if exchange_id % 2 == self._parity:
+            opened = exchange is None and 0 < exchange_id < self._next_id
+        elif self._goaway_last_id is not None and exchange_id > self._goaway_last_id:
+            return None
+        else:
+            opened = 0 < exchange_id <= self._last_peer_id
+        if opened and over_is_fine:
+            return None
+        raise ProtocolError("the exchange is over" if opened else "the exchange was never opened")
+
+    def _send_head(
+        self, exchange: Exchange, kind: str, message: Request | Response, too_large: type[EventError]
+    ) -> None:
+        if self.peer_hello is None:
+            raise AssertionError("no head before the handshake")
+        more = message.more
+        rest = memoryview(message.body)[INLINE_BYTES:]
+        if rest:
+            message.body = message.body[:INLINE_BYTES]
+            message.more = True
+        envelope = encode(exchange.id, kind, message)
+        most = self.peer_hello.max_frame_bytes
+        if len(envelope) > most:
+            raise too_large(f"the head of the {kind} takes {len(envelope)} bytes, the peer accepts {most}")
+        exchange.send_window.spend(len(message.body))
+        self._outbox.put_head(exchange, envelope)
+        if rest:
+            self._outbox.put_body(exchange, rest, more=more)
+        elif not more:
+            exchange.local_open = False
+            self._half_sent(exchange)
+
+    def _half_sent(self, exchange: Exchange) -> None:
+        if not exchange.remote_open:
+            self._remove(exchange)
+
+    def _remote_half_ended(self, exchange: Exchange) -> None:
+        exchange.remote_open = False
+        if exchange.mine and exchange.local_open:
+            exchange.abandon()
+            self._control(exchange.id, "cancel", Cancel(message="answered"))
+        if not exchange.local_open:
+            self._remove(exchange)
+
+    def _remove(self, exchange: Exchange) -> None:
+        del self._exchanges[exchange.id]
+        exchange.receive_window.close()
+        if exchange.mine:
+            self._mine -= 1
+
+    def _control(self, exchange_id: int, kind: str, message: Message) -> None:
+        self._outbox.put_control(encode(exchange_id, kind, message))

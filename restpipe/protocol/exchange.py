@@ -1,0 +1,71 @@
+"""One request and its response, as one side of the pipe knows them."""
+
+from collections import deque
+
+from restpipe.protocol.windows import ReceiveWindow, SendWindow
+
+
+class Exchange:
+    """The state of both halves, and what waits to be sent on the local one.
+
+    Attributes:
+        id: the exchange's number on the pipe.
+        mine: this side opened it.
+        local_open: this side's half has not ended.
+        remote_open: the peer's half has not ended.
+        remote_begun: the peer's head, its Request or Response, has arrived.
+        wanted: the application still wants what arrives.
+        head_unsent: this side's head waits in the outbox.
+        pieces: body that waits for credit or for its turn.
+        buffered: bytes in `pieces`.
+        finishing: nothing will be added to `pieces`.
+        scheduled: it stands in the outbox's round.
+    """
+
+    __slots__ = (
+        "buffered",
+        "finishing",
+        "head_unsent",
+        "id",
+        "local_open",
+        "mine",
+        "pieces",
+        "receive_window",
+        "remote_begun",
+        "remote_open",
+        "scheduled",
+        "send_window",
+        "wanted",
+    )
+
+    def __init__(self, exchange_id: int, *, mine: bool, send_window: SendWindow, receive_window: ReceiveWindow) -> None:
+        self.id = exchange_id
+        self.mine = mine
+        self.local_open = True
+        self.remote_open = True
+        self.remote_begun = not mine
+        self.wanted = True
+        self.head_unsent = False
+        self.pieces: deque[bytes | memoryview] = deque()
+        self.buffered = 0
+        self.finishing = False
+        self.scheduled = False
+        self.send_window = send_window
+        self.receive_window = receive_window
+
+    @property
+    def sendable(self) -> bool:
+        """Whether a chunk could leave now: bytes with credit, or the bare end of the half."""
+        return self.local_open and (self.send_window.available > 0 if self.pieces else self.finishing)
+
+    @property
+    def delivers(self) -> bool:
+        """Whether what arrives goes to the application: a caller that still wants it, a handler that has not ended."""
+        return self.wanted and (self.mine or self.local_open)
+
+    def abandon(self) -> None:
+        """End the local half without sending what waits."""
+        self.local_open = False
+        self.head_unsent = False
+        self.pieces.clear()
+        self.buffered = 0

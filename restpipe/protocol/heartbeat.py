@@ -1,0 +1,54 @@
+"""When to ping, and when a silent peer is dead."""
+
+from enum import Enum, auto
+
+
+class Beat(Enum):
+    """What a tick asks for."""
+
+    NOTHING = auto()
+    PING = auto()
+    DEAD = auto()
+
+
+class Heartbeat:
+    """The clockwork of liveness; it reads no clock.
+
+    Args:
+        interval: seconds between pings.
+        timeout: seconds of silence after which the peer is dead.
+        now: any monotonic time in seconds; all later times are of the same clock.
+    """
+
+    __slots__ = ("_heard", "_interval", "_next_ping", "_timeout")
+
+    def __init__(self, interval: float, timeout: float, now: float) -> None:
+        self._interval = interval
+        self._timeout = timeout
+        self._heard = now
+        self._next_ping = now + interval
+
+    @property
+    def due(self) -> float:
+        """The time at which `tick` has something to do."""
+        return min(self._next_ping, self._heard + self._timeout)
+
+    def heard(self, now: float) -> None:
+        """Note that something was received."""
+        self._heard = now
+
+    def tick(self, now: float) -> Beat:
+        """Decide what to do at `now`.
+
+        A tick that comes late tells that this process stood still. What the peer sent meanwhile is still unread, so the
+        lateness does not count as silence.
+        """
+        late = now - self.due
+        if late > self._interval:
+            self._heard = min(now, self._heard + late)
+        if now - self._heard >= self._timeout:
+            return Beat.DEAD
+        if now < self._next_ping:
+            return Beat.NOTHING
+        self._next_ping = now + self._interval
+        return Beat.PING

@@ -1,0 +1,60 @@
+"""The bounds of a pipe, and what a peer's Hello must grant."""
+
+from dataclasses import dataclass
+
+from restpipe.exceptions import ProtocolError
+from restpipe.protocol.windows import MAX_WINDOW
+from restpipe_pb.v1.pipe_pb2 import Hello
+
+REVISION = 1
+# Until the peer's Hello tells what it accepts: room for a manifest.
+FIRST_FRAME_BYTES = 1024 * 1024
+SMALLEST_WINDOW = 16 * 1024
+SMALLEST_FRAME = 64 * 1024
+# What a head carries of its body: nothing else can be sent in the midst of it.
+INLINE_BYTES = 16 * 1024
+# A peer that makes this many control envelopes wait (pongs, credit) does not read what it asks for.
+MAX_CONTROL_DEPTH = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one side of a pipe.
+
+    Attributes:
+        initial_window: bytes of each body that the peer may send before the first credit.
+        max_window: bytes that the window of one body may grow to.
+        window_budget: bytes that all windows of the pipe may grow by, together.
+        max_exchanges: exchanges that the peer may have open at once.
+        max_frame_bytes: the largest frame accepted.
+        frame_bytes: what a sent frame aims at; a small request waits at most for one frame of bulk.
+        heartbeat_interval: seconds between pings.
+        heartbeat_timeout: seconds of silence after which the peer is dead.
+    """
+
+    initial_window: int = 64 * 1024
+    max_window: int = 1024 * 1024
+    window_budget: int = 64 * 1024 * 1024
+    max_exchanges: int = 4096
+    max_frame_bytes: int = 1024 * 1024
+    frame_bytes: int = 64 * 1024
+    heartbeat_interval: float = 5.0
+    heartbeat_timeout: float = 10.0
+
+
+def check_hello(hello: Hello) -> None:
+    """Refuse a peer that this node cannot work with.
+
+    Raises:
+        ProtocolError: it speaks another revision, or grants less than the protocol demands.
+    """
+    if hello.revision != REVISION:
+        raise ProtocolError(
+            f"this node speaks revision {REVISION} of the protocol, the peer ({hello.software}) {hello.revision}"
+        )
+    if not SMALLEST_WINDOW <= hello.initial_window <= MAX_WINDOW:
+        raise ProtocolError(f"an initial window of {hello.initial_window} bytes")
+    if hello.max_exchanges < 1:
+        raise ProtocolError("it permits no exchange")
+    if hello.max_frame_bytes < SMALLEST_FRAME:
+        raise ProtocolError(f"frames of at most {hello.max_frame_bytes} bytes")

@@ -1,0 +1,134 @@
+"""What waits to be written, and in which order it leaves."""
+
+from collections import deque
+from collections.abc import Callable
+
+from restpipe.protocol.exchange import Exchange
+from restpipe_pb.v1.pipe_pb2 import Frame
+
+# Tags, lengths and ids around the data of a chunk take at most this many bytes.
+CHUNK_OVERHEAD = 40
+# In a round of many exchanges none gets a smaller turn than this, so that chunks stay worth their envelope.
+SMALLEST_TURN = 8 * 1024
+# The rest of a frame is left empty below this: the next frame follows at once.
+SMALLEST_REST = 1024
+
+
+class Outbox:
+    """Envelopes of one side, by class: control first, then heads, then bodies round-robin.
+
+    Envelopes are kept encoded, each as a frame of its own: the concatenation of encoded frames is an encoded frame.
+
+    Args:
+        half_sent: called with an exchange when the last of its local half has left.
+    """
+
+    def __init__(self, half_sent: Callable[[Exchange], None]) -> None:
+        self._half_sent = half_sent
+        self._control: deque[bytes] = deque()
+        self._heads: deque[tuple[Exchange, bytes]] = deque()
+        self._round: deque[Exchange] = deque()
+        self._drained: list[int] = []
+
+    @property
+    def control_depth(self) -> int:
+        """Control envelopes that wait."""
+        return len(self._control)
+
+    def put_control(self, envelope: bytes) -> None:
+        """Queue an encoded ping, pong, credit, cancel, goaway or hello."""
+        self._control.append(envelope)
+
+    def put_head(self, exchange: Exchange, envelope: bytes) -> None:
+        """Queue an encoded request or response."""
+        exchange.head_unsent = True
+        self._heads.append((exchange, envelope))
+
+    def put_body(self, exchange: Exchange, data: bytes | memoryview, *, more: bool) -> None:
+        """Queue a piece of the body of the local half, the last where `more` is unset."""
+        if data:
+            exchange.pieces.append(data)
+            exchange.buffered += len(data)
+        exchange.finishing = not more
+        self.schedule(exchange)
+
+    def schedule(self, exchange: Exchange) -> None:
+        """Let an exchange that has both bytes and credit take part in the round."""
+        if not exchange.scheduled and exchange.sendable:
+            exchange.scheduled = True
+            self._round.append(exchange)
+
+    def take_drained(self) -> list[int]:
+        """Return the ids of exchanges whose queued body has left since the last call."""
+        drained, self._drained = self._drained, []
+        return drained
+
+    def next_frame(self, limit: int) -> bytes | None:
+        """Return the next frame of at most `limit` bytes, or None where nothing can be sent.
+
+        A head larger than `limit` travels alone; `Connection` bounds it by what the peer accepts.
+        """
+        parts: list[bytes] = []
+        room = self._take_control(parts, limit)
+        room = self._take_heads(parts, room)
+        if not self._heads:
+            self._take_chunks(parts, room)
+        return b"".join(parts) if parts else None
+
+    def _take_control(self, parts: list[bytes], room: int) -> int:
+        control = self._control
+        while control and (len(control[0]) <= room or not parts):
+            envelope = control.popleft()
+            parts.append(envelope)
+            room -= len(envelope)
+        return room
+
+    def _take_heads(self, parts: list[bytes], room: int) -> int:
+        heads = self._heads
+        while heads:
+            exchange, envelope = heads[0]
+            if exchange.head_unsent:
+                if len(envelope) > room and parts:
+                    break
+                exchange.head_unsent = False
+                parts.append(envelope)
+                room -= len(envelope)
+            heads.popleft()
+        return room
+
+    def _take_chunks(self, parts: list[bytes], room: int) -> None:
+        turns = self._round
+        room -= CHUNK_OVERHEAD
+        while turns and room >= SMALLEST_REST:
+            turn = max(SMALLEST_TURN, room // len(turns))
+            exchange = turns.popleft()
+            exchange.scheduled = False
+            if not exchange.sendable:
+                continue
+            chunk = self._take_chunk(exchange, min(turn, room))
+            parts.append(chunk)
+            room -= len(chunk) + CHUNK_OVERHEAD
+            self.schedule(exchange)
+
+    def _take_chunk(self, exchange: Exchange, most: int) -> bytes:
+        data = b""
+        if exchange.pieces:
+            most = min(most, exchange.send_window.available)
+            piece = exchange.pieces.popleft()
+            if len(piece) > most:
+                exchange.pieces.appendleft(memoryview(piece)[most:])
+            data = bytes(piece[:most])
+            exchange.buffered -= len(data)
+            exchange.send_window.spend(len(data))
+        frame = Frame()
+        envelope = frame.envelopes.add(exchange_id=exchange.id)
+        envelope.chunk.data = data
+        if exchange.pieces:
+            envelope.chunk.more = True
+        elif exchange.finishing:
+            exchange.local_open = False
+            self._half_sent(exchange)
+        else:
+            envelope.chunk.more = True
+            self._drained.append(exchange.id)
+        return frame.SerializeToString()
