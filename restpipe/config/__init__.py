@@ -1,0 +1,37 @@
+"""Settings of a node: what can be set, where values come from, and what is said when one is wrong.
+
+    binds     where the web server listens
+    values    types of settings
+    table     what is known about a setting beside its type: variables, option, description; the configuration reference
+    node      the settings that both nodes have
+    settings  those of a server node and of a client node
+    sources   environment variables and the user config module
+    loading   options + environment + user module + defaults -> settings, or a line for each fault
+    imports   classes that settings name
+
+`node` and `settings` are the one place where a setting is written down. The variables, the command-line options and the
+tables of the README are derived from it.
+"""
+
+from restpipe.config.binds import TcpBind, UnixBind, WebBind
+from restpipe.config.imports import import_class
+from restpipe.config.loading import load_client_settings, load_server_settings, user_module_warnings
+from restpipe.config.node import NodeSettings
+from restpipe.config.settings import ClientSettings, ServerSettings
+from restpipe.config.table import Row, markdown_tables, rows
+
+__all__ = [
+    "ClientSettings",
+    "NodeSettings",
+    "Row",
+    "ServerSettings",
+    "TcpBind",
+    "UnixBind",
+    "WebBind",
+    "import_class",
+    "load_client_settings",
+    "load_server_settings",
+    "markdown_tables",
+    "rows",
+    "user_module_warnings",
+]

@@ -1,0 +1,89 @@
+"""Importing what settings name: event handlers, connection state events, resolvers, the user config module."""
+
+import difflib
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from restpipe.exceptions import ConfigError
+
+
+def import_class(path: str, variable: str) -> type:
+    """Import a class by its dotted path, from the current directory too.
+
+    Args:
+        path: such as `package.module.Class`.
+        variable: the setting that names it, for messages.
+
+    Raises:
+        ConfigError: there is no such module, importing it raised (then that is the cause), it has no such attribute, or
+            the attribute is not a class.
+    """
+    module_name, _, name = path.rpartition(".")
+    module = import_module(module_name, f"{variable}={path!r}")
+    try:
+        found = getattr(module, name)
+    except AttributeError:
+        hint = close_match(name, [known for known, value in vars(module).items() if isinstance(value, type)])
+        raise ConfigError(f"{variable}={path!r}: {_described(module)} has no class {name!r}{hint}") from None
+    if not isinstance(found, type):
+        raise ConfigError(f"{variable}={path!r}: should be a class, not {_article(type(found).__name__)}")
+    return found
+
+
+def import_module(name: str, setting: str) -> ModuleType:
+    """Import a module, from the current directory too.
+
+    Args:
+        name: its dotted name.
+        setting: the setting that names it and its value, for messages.
+
+    Raises:
+        ConfigError: there is no such module, or importing it raised; then that is the cause.
+    """
+    _make_current_directory_importable()
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            message = f"no module named {error.name!r}, neither installed nor in {Path.cwd()}"
+            raise ConfigError(f"{setting}: {message}") from None
+        raise ConfigError(f"{setting}: importing {name!r} failed: {_summary(error)}") from error
+
+
+def close_match(name: str, known: list[str]) -> str:
+    """Return "; did you mean ...?" where one of the known names resembles `name`, otherwise an empty text."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _make_current_directory_importable() -> None:
+    """Let modules of the current directory be found, after everything installed.
+
+    Last, because a file that happens to lie where a service was started must not replace an installed module.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()
+
+
+def _described(module: ModuleType) -> str:
+    file = getattr(module, "__file__", None)
+    return f"module {module.__name__!r} ({file})" if file else f"module {module.__name__!r}"
+
+
+def _summary(error: Exception) -> str:
+    """Describe an exception in one line, with the place in the user's code that raised it."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
+    if isinstance(error, SyntaxError) or not places:  # a syntax error names its place itself
+        return text
+    return f"{text} ({places[-1].filename}, line {places[-1].lineno})"
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

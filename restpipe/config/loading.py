@@ -1,0 +1,116 @@
+"""Loading the settings of a node: every fault is reported at once, by the name that the user wrote."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
+
+from pydantic import ValidationError
+
+from restpipe.config.imports import close_match, import_module
+from restpipe.config.node import NodeSettings
+from restpipe.config.settings import ClientSettings, ServerSettings
+from restpipe.config.sources import (
+    USER_MODULE_FIELD,
+    Given,
+    from_environment,
+    from_options,
+    from_user_module,
+    user_names,
+)
+from restpipe.config.table import Row, rows
+from restpipe.exceptions import ConfigError
+
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
+SHOWN_CHARACTERS = 100
+
+# What is right, where pydantic's own words speak of parsing rather than of the value.
+RIGHT = {
+    "bool_parsing": "should be 1, true or yes, or 0, false or no",
+    "float_parsing": "should be a number",
+    "int_parsing": "should be a whole number",
+}
+
+Settings = TypeVar("Settings", bound=NodeSettings)
+
+
+def load_server_settings(options: Mapping[str, object] = NO_OPTIONS) -> ServerSettings:
+    """Load the settings of a server node from options, environment, user config module and defaults, in this order.
+
+    Args:
+        options: what the user typed on the command line and nothing else, keyed by field.
+
+    Raises:
+        ConfigError: values are wrong. The message has a line for each: where it came from, the value, what is right.
+    """
+    return _load(ServerSettings, options)
+
+
+def load_client_settings(options: Mapping[str, object] = NO_OPTIONS) -> ClientSettings:
+    """Load the settings of a client node from options, environment, user config module and defaults, in this order.
+
+    Args:
+        options: what the user typed on the command line and nothing else, keyed by field.
+
+    Raises:
+        ConfigError: values are wrong. The message has a line for each: where it came from, the value, what is right.
+    """
+    return _load(ClientSettings, options)
+
+
+def user_module_warnings(settings: NodeSettings) -> tuple[str, ...]:
+    """Return a sentence for each public upper-case value of the user config module that is no setting of any node."""
+    if not settings.user_config_module:
+        return ()
+    known = {
+        name
+        for settings_class in (type(settings), ServerSettings, ClientSettings)  # one module may serve both nodes
+        for row in rows(settings_class).values()
+        for name in user_names(row)
+    }
+    module = import_module(settings.user_config_module, settings.variable(USER_MODULE_FIELD))
+    unknown = [name for name in vars(module) if name.isupper() and not name.startswith("_") and name not in known]
+    return tuple(
+        f"{module.__name__}.{name} is no setting of RestPipe{close_match(name, sorted(known))}" for name in unknown
+    )
+
+
+def _load(settings_class: type[Settings], options: Mapping[str, object]) -> Settings:
+    try:
+        return settings_class(**cast("dict[str, Any]", options))
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+    # Outside the `except`: pydantic's own message would follow this one in a traceback.
+    given = _all_given(settings_class, options)
+    raise ConfigError("\n".join(_line(settings_class, fault, given) for fault in faults))
+
+
+def _all_given(settings_class: type[NodeSettings], options: Mapping[str, object]) -> dict[str, Given]:
+    """Gather what every source gave, by the precedence that `NodeSettings` tells pydantic."""
+    given = from_environment(settings_class) | from_options(settings_class, options)
+    module = given.get(USER_MODULE_FIELD, Given("", ""))
+    return from_user_module(settings_class, str(module.value), f"{module.origin}={module.value!r}") | given
+
+
+def _line(settings_class: type[NodeSettings], fault: Mapping[str, Any], given: Mapping[str, Given]) -> str:
+    field = str(fault["loc"][0])
+    row = rows(settings_class).get(field)
+    if row is None:
+        return f"{given[field].origin}: there is no such setting"
+    return f"{_culprit(row, given.get(field))}: {_right(fault)}"
+
+
+def _culprit(row: Row, given: Given | None) -> str:
+    if row.is_secret:
+        return given.origin if given else row.variables[0]
+    if given is None:
+        return f"{row.variables[0]}={row.default} (the default)"
+    text = repr(given.value)
+    if len(text) > SHOWN_CHARACTERS:
+        text = f"{text[:SHOWN_CHARACTERS]}..."
+    return f"{given.origin}={text}"
+
+
+def _right(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "value_error":
+        return str(fault["ctx"]["error"])
+    return RIGHT.get(fault["type"], str(fault["msg"]).removeprefix("Input "))

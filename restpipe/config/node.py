@@ -1,0 +1,339 @@
+"""The settings that both nodes have."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from restpipe.config.binds import WebBind
+from restpipe.config.sources import EnvironmentSource, UserModuleSource
+from restpipe.config.table import Setting, rows, shown
+from restpipe.config.values import (
+    Bytes,
+    ClassPath,
+    Count,
+    Directory,
+    FileMode,
+    FileName,
+    Hosts,
+    OptionalClassPath,
+    OptionalHost,
+    OptionalModule,
+    OptionalPort,
+    OptionalWebBind,
+    Seconds,
+    SecondsOrNone,
+    Token,
+)
+
+PIPE = "Pipe"
+IDENTITY = "Identity"
+WEB = "Web"
+HANDLERS = "Handlers"
+LIMITS = "Limits"
+STATISTICS = "Statistics"
+GENERAL = "General"
+
+# Settings that both nodes have, with a default of each node's own.
+KeyFilename = Annotated[
+    FileName,
+    Setting(
+        "RP_{NODE}_KEY_FILENAME",
+        help="File name of the private key in the certificate directory.",
+        panel=IDENTITY,
+        option="--key",
+    ),
+]
+CrtFilename = Annotated[
+    FileName,
+    Setting(
+        "RP_{NODE}_CRT_FILENAME",
+        help="File name of the certificate in the certificate directory.",
+        panel=IDENTITY,
+        option="--crt",
+    ),
+]
+WebBindSetting = Annotated[
+    OptionalWebBind,
+    Setting(
+        "RP_{NODE}_WEB_BIND",
+        help="Where the web server listens: host:port, unix:/path, or empty for no web server.",
+        panel=WEB,
+        option="--web",
+    ),
+]
+EventHandler = Annotated[
+    ClassPath,
+    Setting(
+        "RP_EVENT_HANDLER_FQ_CLASS",
+        help="Dotted path of the class whose methods serve events.",
+        panel=HANDLERS,
+        option="--handler",
+    ),
+]
+
+
+class NodeSettings(BaseSettings):
+    """What both nodes can be told. Frozen: a node's settings do not change while it runs.
+
+    An instance made directly reads the environment and the user config module too, as the loaders do; arguments win.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    node: ClassVar[Literal["server", "client"]]
+
+    heartbeat_interval_s: Annotated[
+        Seconds,
+        Setting(
+            "RP_CLIENT_HEARTBEAT_INTERVAL_S",
+            help="Seconds between two pings of the peer.",
+            panel=PIPE,
+            option="--heartbeat-interval",
+        ),
+    ] = 5.0
+    heartbeat_timeout_s: Annotated[
+        Seconds,
+        Setting(
+            "RP_CLIENT_HEARTBEAT_TIMEOUT_S",
+            help="Seconds of silence after which the peer is dead; more than the heartbeat interval.",
+            panel=PIPE,
+            option="--heartbeat-timeout",
+        ),
+    ] = 10.0
+    connection_wait_timeout_s: Annotated[
+        SecondsOrNone,
+        Setting(
+            "RP_CONNECTION_WAIT_TIMEOUT_S",
+            help="Seconds that a request waits for an absent peer to connect; 0 fails at once.",
+            panel=PIPE,
+            option="--connection-wait-timeout",
+        ),
+    ] = 20.0
+    drain_timeout_s: Annotated[
+        SecondsOrNone,
+        Setting(
+            "RP_DRAIN_TIMEOUT_S",
+            help="Seconds that exchanges in flight may still take after SIGTERM.",
+            panel=PIPE,
+            option="--drain-timeout",
+        ),
+    ] = 10.0
+
+    cert_path: Annotated[
+        Directory,
+        Setting(
+            "RP_{NODE}_CERT_PATH",
+            help="Directory of the private key and the certificates.",
+            panel=IDENTITY,
+            option="--cert-path",
+        ),
+    ] = Path("/var/lib/restpipe")
+    key_filename: KeyFilename
+    crt_filename: CrtFilename
+    ca_crt_filename: Annotated[
+        FileName,
+        Setting(
+            "RP_CA_CRT_FILENAME",
+            help="File name of the CA certificate in the certificate directory.",
+            panel=IDENTITY,
+            option="--ca-crt",
+        ),
+    ] = "ca.crt.pem"
+
+    web_token: Annotated[
+        Token,
+        Setting(
+            "RP_WEB_TOKEN",
+            help="Bearer token that every web request must carry; empty for none.",
+            panel=WEB,
+            option=None,
+        ),
+    ] = SecretStr("")
+    web_bind: WebBindSetting
+    web_hosts: Annotated[
+        Hosts,
+        Setting(
+            "RP_WEB_HOSTS",
+            help="Further host names that requests may carry in Host, separated by commas.",
+            panel=WEB,
+            option="--web-hosts",
+        ),
+    ] = ()
+    web_socket_mode: Annotated[
+        FileMode,
+        Setting(
+            "RP_WEB_SOCKET_MODE",
+            help="File mode of the unix socket that the web server listens on, in octal.",
+            panel=WEB,
+            option="--web-socket-mode",
+            show="{:04o}".format,
+        ),
+    ] = 0o660
+
+    event_handler: EventHandler
+    connection_events: Annotated[
+        OptionalClassPath,
+        Setting(
+            "RP_{NODE}_CONNECTION_STATE_CHANGE_EVENT_CLASS",
+            help="Dotted path of the class that is told when connections come and go; empty for none.",
+            panel=HANDLERS,
+            option="--connection-events",
+        ),
+    ] = ""
+    handler_threads: Annotated[
+        Count,
+        Setting(
+            "RP_HANDLER_THREADS",
+            help="Number of threads that run the handler methods which are not async.",
+            panel=HANDLERS,
+            option="--handler-threads",
+        ),
+    ] = 64
+    send_tracebacks: Annotated[
+        bool,
+        Setting(
+            "RP_SEND_TRACEBACKS",
+            help="Whether callers see the traceback of a handler that raised.",
+            panel=HANDLERS,
+            option="--send-tracebacks",
+        ),
+    ] = True
+
+    max_request_timeout_s: Annotated[
+        Seconds,
+        Setting(
+            "RP_MAX_REQUEST_TIMEOUT_S",
+            help="Seconds that a request may ask for in X-Event-Timeout at most.",
+            panel=LIMITS,
+            option="--max-request-timeout",
+        ),
+    ] = 3600.0
+    request_timeout_s: Annotated[
+        Seconds,
+        Setting(
+            "RP_REQUEST_TIMEOUT_S",
+            help="Seconds that a whole exchange may take, unless the request says X-Event-Timeout.",
+            panel=LIMITS,
+            option="--request-timeout",
+        ),
+    ] = 60.0
+    max_body_bytes: Annotated[
+        Bytes,
+        Setting(
+            "RP_MAX_BODY_BYTES",
+            help="Bytes of the largest body that is held whole for a handler; streams have no limit.",
+            panel=LIMITS,
+            option="--max-body-bytes",
+        ),
+    ] = 16 * 1024 * 1024
+    max_exchanges: Annotated[
+        Count,
+        Setting(
+            "RP_MAX_EXCHANGES",
+            help="Number of exchanges that a peer may have open on one pipe.",
+            panel=LIMITS,
+            option="--max-exchanges",
+        ),
+    ] = 4096
+
+    statsd_host: Annotated[
+        OptionalHost,
+        Setting(
+            "RP_STATSD_HOST",
+            help="Host name of the statsd server; empty for no statsd.",
+            panel=STATISTICS,
+            option="--statsd-host",
+        ),
+    ] = "localhost"
+    statsd_port: Annotated[
+        OptionalPort,
+        Setting(
+            "RP_STATSD_PORT",
+            help="UDP port of the statsd server; empty for no statsd.",
+            panel=STATISTICS,
+            option="--statsd-port",
+        ),
+    ] = 8125
+
+    user_config_module: Annotated[
+        OptionalModule,
+        Setting(
+            "RP_{NODE}_USER_CONFIG_MODULE",
+            help="Dotted name of a module whose upper-case values replace the defaults; empty for none.",
+            panel=GENERAL,
+            option="--config-module",
+        ),
+    ] = ""
+    debug: Annotated[
+        bool,
+        Setting(
+            "DEBUG",
+            help="Whether the log shows the underlying mechanics.",
+            panel=GENERAL,
+            option="--debug",
+        ),
+    ] = False
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options beat the environment, which beats the user config module, which beats the defaults."""
+        return init_settings, EnvironmentSource(settings_cls), UserModuleSource(settings_cls)
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """Return the environment variable of a setting; the preferred one where it has two."""
+        return rows(cls)[field].variables[0]
+
+    @property
+    def key_path(self) -> Path:
+        """File of the private key."""
+        return self.cert_path / self.key_filename
+
+    @property
+    def crt_path(self) -> Path:
+        """File of the certificate."""
+        return self.cert_path / self.crt_filename
+
+    @property
+    def ca_crt_path(self) -> Path:
+        """File of the CA certificate."""
+        return self.cert_path / self.ca_crt_filename
+
+    # A rule between two settings is checked by the later of them: pydantic has validated the other by then, and left it
+    # out of `info.data` if it was wrong.
+
+    @field_validator("heartbeat_timeout_s")
+    @classmethod
+    def _timeout_exceeds_interval(cls, timeout: float, info: ValidationInfo) -> float:
+        interval = info.data.get("heartbeat_interval_s", 0)
+        if timeout <= interval:
+            raise ValueError(f"should exceed {cls.variable('heartbeat_interval_s')}, which is {shown(interval)}")
+        return timeout
+
+    @field_validator("request_timeout_s")
+    @classmethod
+    def _timeout_within_maximum(cls, timeout: float, info: ValidationInfo) -> float:
+        maximum = info.data.get("max_request_timeout_s", timeout)
+        if timeout > maximum:
+            raise ValueError(f"should not exceed {cls.variable('max_request_timeout_s')}, which is {shown(maximum)}")
+        return timeout
+
+    @field_validator("web_bind")
+    @classmethod
+    def _only_a_token_opens_the_web(cls, bind: WebBind | None, info: ValidationInfo) -> WebBind | None:
+        token = info.data.get("web_token")  # absent: it was wrong, so one was meant
+        if bind and not bind.is_loopback and token is not None and not token.get_secret_value():
+            raise ValueError(
+                f"should be reachable from this machine only, such as 127.0.0.1:8080 or unix:/path, "
+                f"unless {cls.variable('web_token')} is set"
+            )
+        return bind

@@ -1,0 +1,99 @@
+"""Types of settings: each says what its text may be, in the words of the message that refuses it."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from restpipe.config.binds import WebBind, parse_host, parse_web_bind
+
+# The protocol carries a deadline as 32 bits of milliseconds, about 49 days.
+MAX_SECONDS = 30 * 24 * 3600
+
+
+def _host(text: str) -> str:
+    return parse_host(text)
+
+
+def _optional_host(text: str) -> str:
+    return parse_host(text) if text.strip() else ""
+
+
+def _hosts(value: object) -> object:
+    return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _web_bind(value: object) -> object:
+    return parse_web_bind(value) if isinstance(value, str) else value
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def _octal(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(value, 8)
+    except ValueError:
+        raise ValueError("should be an octal file mode such as 0660") from None
+
+
+def _directory(value: object) -> object:
+    if value == "":
+        raise ValueError("should name a directory")
+    return value
+
+
+def _file_name(text: str) -> str:
+    if not text or text.endswith("/"):
+        raise ValueError("should name a file")
+    return text
+
+
+def _path_of_class(value: object) -> object:
+    """Accept the class itself where a user config module has it at hand."""
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value
+
+
+def _class_path(text: str) -> str:
+    if "." not in text or not all(part.isidentifier() for part in text.split(".")):
+        raise ValueError("should be the dotted path of a class, such as package.module.Class")
+    return text
+
+
+def _optional_class_path(text: str) -> str:
+    return _class_path(text) if text else ""
+
+
+def _optional_module(text: str) -> str:
+    if text and not all(part.isidentifier() for part in text.split(".")):
+        raise ValueError("should be the dotted name of a module, such as package.module")
+    return text
+
+
+def _token(secret: SecretStr) -> SecretStr:
+    if not all("!" <= character <= "~" for character in secret.get_secret_value()):
+        raise ValueError("should consist of printable ASCII characters without blanks")
+    return secret
+
+
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Bytes = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+ListeningPort = Annotated[int, Field(ge=0, le=65535)]
+OptionalPort = Annotated[Port | None, BeforeValidator(_empty_is_none)]
+Host = Annotated[str, AfterValidator(_host)]
+OptionalHost = Annotated[str, AfterValidator(_optional_host)]
+Hosts = Annotated[tuple[Host, ...], BeforeValidator(_hosts)]
+OptionalWebBind = Annotated[WebBind | None, BeforeValidator(_web_bind)]
+FileMode = Annotated[int, BeforeValidator(_octal), Field(ge=0, le=0o777)]
+Directory = Annotated[Path, BeforeValidator(_directory), AfterValidator(Path.expanduser)]
+FileName = Annotated[str, AfterValidator(_file_name)]
+ClassPath = Annotated[str, BeforeValidator(_path_of_class), AfterValidator(_class_path)]
+OptionalClassPath = Annotated[str, BeforeValidator(_path_of_class), AfterValidator(_optional_class_path)]
+OptionalModule = Annotated[str, AfterValidator(_optional_module)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
