@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ValidationInfo, field_validator
 
 from restpipe.config.binds import TcpBind, host_port
-from restpipe.config.node import HANDLERS, PIPE, CrtFilename, EventHandler, KeyFilename, NodeSettings, WebBindSetting
+from restpipe.config.node import PIPE, CrtFilename, EventHandler, KeyFilename, NodeSettings, WebBindSetting
 from restpipe.config.table import Setting, shown
 from restpipe.config.values import ClassPath, Host, ListeningPort, Port, Seconds
 
@@ -46,7 +46,7 @@ class ServerSettings(NodeSettings):
             "RP_SERVER_CLIENT_HOSTNAME_RESOLVER_CLS",
             "CLIENT_HOSTNAME_RESOLVER_CLS",
             help="Dotted path of the class that finds the addresses of a host name that no client's certificate bears.",
-            panel=HANDLERS,
+            panel=PIPE,
             option="--client-hostname-resolver",
         ),
     ] = "restpipe.nodes.resolver.DnsResolver"

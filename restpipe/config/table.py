@@ -68,8 +68,7 @@ class Row:
         panel: the group it belongs to.
         help: what it means, in one sentence, with its unit.
         default: the default as one would type it; empty where it is empty.
-        is_flag: whether it is a matter of yes or no.
-        is_secret: whether its value must never be shown.
+        kind: type of the default.
     """
 
     field: str
@@ -78,8 +77,17 @@ class Row:
     panel: str
     help: str
     default: str
-    is_flag: bool
-    is_secret: bool
+    kind: type
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it is a matter of yes or no."""
+        return self.kind is bool
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value must never be shown."""
+        return self.kind is SecretStr
 
 
 @cache
@@ -95,8 +103,7 @@ def rows(settings_class: type[NodeSettings]) -> dict[str, Row]:
             panel=setting.panel,
             help=setting.help,
             default=setting.show(info.default),
-            is_flag=info.annotation is bool,
-            is_secret=info.annotation is SecretStr,
+            kind=type(info.default),
         )
     return found
 
