@@ -1,0 +1,103 @@
+"""A body as it arrives."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from restpipe.exceptions import BodyTooLargeError, EventError
+
+
+class Body:
+    """An asynchronous iterator over the pieces of a body, for one reader.
+
+    Taking a piece grants the sender credit for as many bytes: a reader that pauses stops its sender, and nothing else.
+
+    Args:
+        first: the bytes that came with the head.
+        more: whether pieces follow.
+        consumed: called with the number of bytes that were taken.
+
+    Attributes:
+        length: bytes of the whole body, None where the sender did not tell.
+    """
+
+    __slots__ = ("_consumed", "_error", "_more", "_pieces", "_waiter", "length")
+
+    def __init__(self, first: bytes, *, more: bool, length: int | None, consumed: Callable[[int], None]) -> None:
+        self._pieces = deque([first] if first else [])
+        self._more = more
+        self._consumed = consumed
+        self._error: EventError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.length = length if more else len(first)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has arrived."""
+        return not self._more
+
+    def feed(self, data: bytes, *, more: bool) -> None:
+        """Add what arrived."""
+        if data:
+            self._pieces.append(data)
+        self._more = more
+        self._wake()
+
+    def fail(self, error: EventError) -> None:
+        """Let the reader see `error` after what has arrived; without effect on a complete body."""
+        if self._more and self._error is None:
+            self._error = error
+            self._wake()
+
+    def take_now(self) -> bytes:
+        """Return the whole of a complete body at once."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return data
+
+    def __aiter__(self) -> "Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next piece.
+
+        Raises:
+            EventError: the body broke.
+        """
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if not self._more:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        piece = self._pieces.popleft()
+        self._consumed(len(piece))
+        return piece
+
+    async def read(self, limit: int) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            BodyTooLargeError: it has more than `limit` bytes; where its length is known, before it is read.
+            EventError: the body broke.
+        """
+        if self.length is not None and self.length > limit:
+            raise BodyTooLargeError(f"the body has {self.length} bytes, at most {limit} are accepted")
+        if not self._more:
+            return self.take_now()
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self:
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLargeError(f"the body has more than the {limit} bytes that are accepted")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,190 @@
+"""The two ends of an exchange: `Call` and its `Answer` where it was opened, `Incoming` where it is served."""
+
+import asyncio
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING
+
+from restpipe.exceptions import EventError
+from restpipe.pipe.body import Body
+from restpipe.protocol.failures import from_failure, to_failure
+from restpipe.transport.carrier import Peer
+from restpipe_pb.v1.pipe_pb2 import Request, Response
+
+if TYPE_CHECKING:
+    from restpipe.pipe.pipe import Pipe
+
+
+class LiveExchange:
+    """What both ends share: the exchange's clock, and the body they receive.
+
+    The clock runs for `timeout` seconds and starts again with each piece of body that moves.
+    """
+
+    __slots__ = ("_deadline", "_loop", "_pipe", "_timer", "body", "id", "timeout")
+
+    body: Body
+
+    def __init__(self, pipe: "Pipe", exchange_id: int, timeout: float) -> None:
+        self._pipe = pipe
+        self._loop = loop = asyncio.get_running_loop()
+        self.id = exchange_id
+        self.timeout = timeout
+        self._deadline = loop.time() + timeout
+        self._timer = loop.call_later(timeout, self._ring)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the clock runs out, 0 where it has."""
+        return max(0.0, self._deadline - self._loop.time())
+
+    def make_body(self, head: Request | Response) -> None:
+        """Prepare for the body that came, and comes, with a head."""
+        length = head.body_length if head.HasField("body_length") else None
+        self.body = Body(head.body, more=head.more, length=length, consumed=self._consumed)
+
+    def progress(self) -> None:
+        """Start the clock again."""
+        self._deadline = self._loop.time() + self.timeout
+
+    def stop_clock(self) -> None:
+        """Let the exchange take as long as it takes."""
+        self._timer.cancel()
+
+    def expire(self) -> None:
+        """Do what is to be done once the clock has run out."""
+        raise NotImplementedError
+
+    def _consumed(self, size: int) -> None:
+        self.progress()
+        self._pipe.consume(self.id, size)
+
+    def _ring(self) -> None:
+        remaining = self.remaining
+        if remaining > 0:
+            self._timer = self._loop.call_later(remaining, self._ring)
+        else:
+            self.expire()
+
+
+class Call(LiveExchange):
+    """An exchange that this node opened."""
+
+    __slots__ = ("head", "sent_at", "upload")
+
+    def __init__(self, pipe: "Pipe", exchange_id: int, timeout: float) -> None:
+        super().__init__(pipe, exchange_id, timeout)
+        self.head: asyncio.Future[Answer] = self._loop.create_future()
+        self.upload: asyncio.Task[None] | None = None
+        self.sent_at = self._loop.time()
+
+    def answer(self, response: Response) -> None:
+        """Hand the response to whoever waits."""
+        if self.head.done():
+            return
+        if response.HasField("failure"):
+            self.head.set_exception(from_failure(response.failure))
+            return
+        self.make_body(response)
+        self.head.set_result(Answer(self, response))
+
+    def fail(self, error: EventError) -> None:
+        """Let whoever waits for the response, or reads its body, see `error`."""
+        if not self.head.done():
+            self.head.set_exception(error)
+        elif not self.head.cancelled() and self.head.exception() is None:
+            self.body.fail(error)
+
+    def expire(self) -> None:
+        """Give up."""
+        self._pipe.expire_call(self)
+
+    def cancel(self, message: str) -> None:
+        """Tell the peer that the answer is no longer wanted."""
+        self._pipe.cancel_call(self, message)
+
+
+class Answer:
+    """The answer to a call.
+
+    Attributes:
+        response: its head.
+        body: its body. Read it, or `close` the answer.
+    """
+
+    __slots__ = ("_call", "body", "response")
+
+    def __init__(self, call: Call, response: Response) -> None:
+        self._call = call
+        self.response = response
+        self.body = call.body
+
+    def close(self) -> None:
+        """Cancel the exchange where it is not over. The handler is told."""
+        if not self.body.complete:
+            self._call.cancel("the caller closed the answer")
+
+
+class Incoming(LiveExchange):
+    """An exchange that the peer opened, for the handler to answer.
+
+    Attributes:
+        request: its head.
+        body: its body, as it arrives.
+        peer: who asks.
+        abandoned: nobody wants the answer any more; the task that serves it is being cancelled.
+    """
+
+    __slots__ = ("abandoned", "peer", "request", "responded", "task")
+
+    def __init__(self, pipe: "Pipe", exchange_id: int, request: Request, peer: Peer) -> None:
+        super().__init__(pipe, exchange_id, request.timeout_ms / 1000)
+        self.request = request
+        self.peer = peer
+        self.responded = False
+        self.abandoned = False
+        self.task: asyncio.Task[None] | None = None
+        self.make_body(request)
+
+    @property
+    def pipe(self) -> "Pipe":
+        """The pipe it came by, to call back."""
+        return self._pipe
+
+    def respond(self, response: Response) -> None:
+        """Answer; what `response.more` announces is sent by `send_body`. Without effect once answered or abandoned.
+
+        Raises:
+            BadResultError: the head is larger than the peer accepts. Nothing was answered.
+        """
+        if self.responded or self.abandoned:
+            return
+        self._pipe.respond(self.id, response)
+        self.responded = True
+        self.stop_clock()
+
+    def fail(self, error: EventError) -> None:
+        """Answer with a failure; where the answer has begun, break its body off instead."""
+        if self.responded:
+            self._pipe.break_off(self.id, f"{error.exception_class}: {error}")
+        else:
+            self.respond(Response(failure=to_failure(error), return_code=error.return_code))
+
+    async def send_body(self, pieces: AsyncIterable[bytes]) -> None:
+        """Send the body that `respond` announced, as the peer grants credit, to its end.
+
+        Raises:
+            Exception: what `pieces` raised. The body has not ended then.
+        """
+        await self._pipe.send_body(self.id, pieces)
+
+    def expire(self) -> None:
+        """Answer that the deadline passed, and cancel the handler."""
+        self._pipe.expire_incoming(self)
+
+    def abandon(self, error: EventError) -> None:
+        """Cancel the handler: nobody waits for it."""
+        self.abandoned = True
+        self.stop_clock()
+        self.body.fail(error)
+        if self.task is not None:
+            self.task.cancel()

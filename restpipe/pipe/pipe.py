@@ -1,0 +1,474 @@
+"""The driver: one task reads, one writes, a timer beats; exchanges come and go."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from restpipe.exceptions import (
+    BadAnswerError,
+    ConnectError,
+    DeadlineError,
+    EventError,
+    InternalError,
+    PeerRefusedError,
+    PipeLostError,
+)
+from restpipe.pipe.exchanges import Answer, Call, Incoming
+from restpipe.protocol import events
+from restpipe.protocol.connection import Connection
+from restpipe.protocol.describe import describe_frame
+from restpipe.protocol.limits import Limits
+from restpipe.stats import Count, Stats, Timing
+from restpipe.transport.carrier import Carrier, CarrierLostError, Peer
+from restpipe.version import __version__
+from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
+from restpipe_pb.v1.pipe_pb2 import Goaway, Hello, Request, Response
+
+log = logging.getLogger(__name__)
+
+Serve = Callable[[Incoming], Awaitable[None]]
+
+# A body is asked for more once at most this many of its bytes wait to leave.
+LOW_WATER = 64 * 1024
+# Seconds that the last frames of a pipe, its goaway above all, have to leave.
+FLUSH_TIMEOUT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PipeEnd:
+    """Why a pipe ended.
+
+    Attributes:
+        reason: what was said in the goaway; UNSPECIFIED where the connection was lost.
+        message: the cause in one line.
+        by_peer: the other side ended it.
+    """
+
+    reason: Goaway.Reason.ValueType
+    message: str
+    by_peer: bool
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection broke, so that nothing more can be written."""
+        return self.reason == Goaway.UNSPECIFIED
+
+
+class Pipe:
+    """A live connection to one peer.
+
+    `run` drives it. It may be used as soon as `ready` is done, and until `ended` is; calls on a pipe that ended fail as
+    calls do whose pipe ends.
+
+    Args:
+        carrier: what brings the frames.
+        dials: this node made the connection.
+        limits: of this node.
+        manifest: the events this node serves.
+        serve: answers a request, as a task of its own.
+        stats: counters.
+
+    Attributes:
+        peer: the node at the other end.
+        ready: done with the peer's Hello once exchanges can be opened.
+        departing: done once the peer accepts no new exchanges, or the pipe ended.
+        ended: done with the reason once the pipe has ended.
+        round_trip: seconds that the last ping took, None before the first.
+    """
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        *,
+        dials: bool,
+        limits: Limits,
+        manifest: Sequence[ManifestEvent],
+        serve: Serve,
+        stats: Stats,
+    ) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._carrier = carrier
+        self._dials = dials
+        self._serve = serve
+        self._stats = stats
+        self._core = Connection(
+            dials=dials, limits=limits, software=f"restpipe/{__version__}", manifest=list(manifest), now=loop.time()
+        )
+        self._calls: dict[int, Call] = {}
+        self._incoming: dict[int, Incoming] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._drained: dict[int, asyncio.Future[None]] = {}
+        self._writer_idle: asyncio.Future[None] | None = None
+        self._draining = False
+        self._peer_goaway: events.PeerLeaving | None = None
+        self._trace = log.isEnabledFor(logging.DEBUG)
+        self.peer: Peer = carrier.peer
+        self.ready: asyncio.Future[Hello] = loop.create_future()
+        self.departing: asyncio.Future[str] = loop.create_future()
+        self.ended: asyncio.Future[PipeEnd] = loop.create_future()
+        self.round_trip: float | None = None
+        self._tick_timer = loop.call_at(self._core.tick_due, self._tick)
+
+    # Life
+
+    async def run(self) -> PipeEnd:
+        """Drive the pipe until it ends; return why.
+
+        Cancelling ends the pipe as if the connection was lost.
+        """
+        reader = self._loop.create_task(self._read(), name=f"pipe {self.peer.name} reader")
+        writer = self._loop.create_task(self._write(), name=f"pipe {self.peer.name} writer")
+        try:
+            return await asyncio.shield(self.ended)
+        finally:
+            self._end(PipeEnd(Goaway.UNSPECIFIED, "it was cancelled", by_peer=False))
+            await self._close(reader, writer)
+
+    async def wait_ready(self) -> Hello:
+        """Wait for the peer's Hello and return it.
+
+        Raises:
+            ConnectError: the pipe ended before.
+        """
+        waiters: set[asyncio.Future[Any]] = {self.ready, self.ended}
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        if self.ended.done():
+            raise ConnectError(self.ended.result().message)
+        return self.ready.result()
+
+    async def drain(self, grace: float) -> None:
+        """Accept nothing new, let what is in flight finish for at most `grace` seconds, and end the pipe."""
+        self._draining = True
+        self._core.goaway(Goaway.SHUTDOWN, "the node is shutting down")
+        self._wake_writer()
+        await asyncio.wait({self.ended}, timeout=grace)
+        self._end(PipeEnd(Goaway.SHUTDOWN, "this node is shutting down", by_peer=False))
+
+    def close(self, reason: Goaway.Reason.ValueType, message: str) -> None:
+        """End the pipe now, telling the peer why."""
+        self._core.goaway(reason, message)
+        self._end(PipeEnd(reason, message, by_peer=False))
+
+    @property
+    def available(self) -> bool:
+        """Whether the pipe takes new calls."""
+        return self._core.accepts_requests and not self.ended.done()
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges under way, both ways."""
+        return self._core.in_flight
+
+    # Calls
+
+    async def call(self, request: Request, body: AsyncIterable[bytes] | None = None) -> Answer:
+        """Open an exchange and return its answer once the head of it is here.
+
+        Args:
+            request: its `timeout_ms` is the exchange's clock, which starts again with each piece of body that moves.
+                The pipe keeps the message.
+            body: follows `request.body`, sent as the peer grants credit.
+
+        Raises:
+            NotSentError: nothing of it left this node, or the peer refused it unprocessed.
+            DeadlineError: the clock ran out.
+            PipeLostError: the pipe ended after it was sent.
+            EventError: the handler's side answered with a failure.
+
+        Cancelling cancels the exchange, and its handler.
+        """
+        if self.ended.done():
+            raise PeerRefusedError("the pipe has ended")
+        if body is not None:
+            request.more = True
+        exchange_id = self._core.open(request)
+        call = Call(self, exchange_id, request.timeout_ms / 1000)
+        self._calls[exchange_id] = call
+        if body is not None:
+            call.upload = self._loop.create_task(self._upload(call, body), name="upload")
+        self._wake_writer()
+        self._stats.count(Count.SEND)
+        try:
+            return await call.head
+        except asyncio.CancelledError:
+            self.cancel_call(call, "the caller went away")
+            raise
+
+    def cancel_call(self, call: Call, message: str) -> None:
+        """End a call of this node: nobody wants the answer."""
+        self._forget_call(call)
+        self._core.cancel(call.id, message)
+        self._wake_writer()
+
+    def expire_call(self, call: Call) -> None:
+        """End a call whose clock ran out."""
+        sent = "after it was sent" if not self._core.is_unsent(call.id) else "before it could be sent"
+        call.fail(
+            DeadlineError(
+                f"no answer from {self.peer.name} within {call.timeout:g} s, {sent}",
+                executed="no" if self._core.is_unsent(call.id) else "unknown",
+            )
+        )
+        self.cancel_call(call, "deadline")
+
+    def _forget_call(self, call: Call) -> None:
+        call.stop_clock()
+        if self._calls.pop(call.id, None) is not None and call.upload is not None:
+            call.upload.cancel()
+        self._wake_sender(call.id)
+
+    async def _upload(self, call: Call, body: AsyncIterable[bytes]) -> None:
+        try:
+            await self.send_body(call.id, body, call.progress)
+        except asyncio.CancelledError:
+            raise
+        except EventError as error:
+            call.fail(error)
+            self.cancel_call(call, str(error))
+        except Exception as error:
+            log.exception("the body of a request to %s broke", self.peer.name)
+            call.fail(InternalError(f"the body of the request broke: {error!r}"))
+            self.cancel_call(call, "the body of the request broke")
+
+    # Serving
+
+    def consume(self, exchange_id: int, size: int) -> None:
+        """Grant credit for `size` bytes that were taken."""
+        self._core.consume(exchange_id, size)
+        self._wake_writer()
+
+    def respond(self, exchange_id: int, response: Response) -> None:
+        """Answer a request of the peer's.
+
+        Raises:
+            BadResultError: its head is larger than the peer accepts.
+        """
+        self._core.respond(exchange_id, response)
+        self._wake_writer()
+
+    def break_off(self, exchange_id: int, message: str) -> None:
+        """End an answer whose body cannot be completed."""
+        self._core.cancel(exchange_id, message)
+        self._wake_writer()
+
+    async def send_body(
+        self, exchange_id: int, pieces: AsyncIterable[bytes], progress: Callable[[], None] | None = None
+    ) -> None:
+        """Send a body to its end, or until the peer no longer wants it.
+
+        Args:
+            exchange_id: whose head announced it.
+            pieces: any sizes.
+            progress: called whenever a piece has left.
+        """
+        core = self._core
+        async for piece in pieces:
+            if not core.is_open(exchange_id):
+                return
+            core.send_body(exchange_id, piece, more=True)
+            self._wake_writer()
+            if core.buffered(exchange_id) > LOW_WATER:
+                waiter = self._drained[exchange_id] = self._loop.create_future()
+                await waiter
+            if progress is not None:
+                progress()
+        core.send_body(exchange_id, b"", more=False)
+        self._wake_writer()
+
+    def expire_incoming(self, incoming: Incoming) -> None:
+        """Answer a request whose clock ran out."""
+        incoming.fail(DeadlineError(f"the handler did not answer within {incoming.timeout:g} s"))
+        incoming.abandon(DeadlineError("deadline"))
+
+    async def _handle(self, incoming: Incoming) -> None:
+        try:
+            await self._serve(incoming)
+            if not incoming.responded:
+                raise InternalError("the handler's side gave no answer")
+        except asyncio.CancelledError:
+            if not incoming.abandoned:
+                incoming.fail(InternalError("the handler's side was cancelled"))
+        except EventError as error:
+            incoming.fail(error)
+        except Exception as error:
+            log.exception("exchange %d of %s failed", incoming.id, self.peer.name)
+            incoming.fail(InternalError(f"{type(error).__name__}: {error}"))
+        finally:
+            incoming.stop_clock()
+            del self._incoming[incoming.id]
+
+    # What arrives
+
+    async def _read(self) -> None:
+        carrier, core, loop = self._carrier, self._core, self._loop
+        while (frame := await carrier.read()) is not None:
+            if self._trace:
+                log.debug("%s > %s", self.peer.name, describe_frame(frame))
+            for event in core.receive(frame, loop.time()):
+                self._TAKE[type(event)](self, event)
+            self._wake_writer()
+        goaway = self._peer_goaway
+        if goaway is None:
+            self._end(PipeEnd(Goaway.UNSPECIFIED, "the connection was lost", by_peer=False))
+        else:
+            self._end(PipeEnd(goaway.reason, goaway.message, by_peer=True))
+
+    def _take_ready(self, event: events.PeerReady) -> None:
+        self.ready.set_result(event.hello)
+
+    def _take_request(self, event: events.RequestReceived) -> None:
+        incoming = Incoming(self, event.exchange_id, event.request, self.peer)
+        self._incoming[event.exchange_id] = incoming
+        self._stats.count(Count.RECEIVE)
+        task = incoming.task = self._loop.create_task(self._handle(incoming))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _take_response(self, event: events.ResponseReceived) -> None:
+        call = self._calls[event.exchange_id]
+        self._stats.timing(Timing.SEND, self._loop.time() - call.sent_at)
+        call.answer(event.response)
+        if event.response.more:
+            call.progress()
+        else:
+            self._forget_call(call)
+
+    def _take_body(self, event: events.BodyReceived) -> None:
+        exchange = self._calls.get(event.exchange_id) or self._incoming.get(event.exchange_id)
+        if exchange is None:
+            return
+        exchange.body.feed(event.data, more=event.more)
+        exchange.progress()
+        if isinstance(exchange, Call) and not event.more:
+            self._forget_call(exchange)
+
+    def _take_cancelled(self, event: events.Cancelled) -> None:
+        call = self._calls.get(event.exchange_id)
+        if call is not None:
+            call.fail(BadAnswerError(f"{self.peer.name} broke the answer off: {event.message}"))
+            self._forget_call(call)
+        self._wake_sender(event.exchange_id)
+        incoming = self._incoming.get(event.exchange_id)
+        if incoming is not None:
+            incoming.abandon(PipeLostError(f"cancelled by the caller: {event.message}"))
+
+    def _take_refused(self, event: events.Refused) -> None:
+        call = self._calls[event.exchange_id]
+        call.fail(PeerRefusedError(f"{self.peer.name} refused the request unprocessed: {event.message}"))
+        self._forget_call(call)
+
+    def _take_pong(self, event: events.PongReceived) -> None:
+        self.round_trip = event.round_trip
+        if self._dials:
+            self._stats.count(Count.HEARTBEAT_SUCCESS)
+            self._stats.timing(Timing.HEARTBEAT, event.round_trip)
+
+    def _take_leaving(self, event: events.PeerLeaving) -> None:
+        self._peer_goaway = event
+        if not self.departing.done():
+            self.departing.set_result(event.message)
+        if event.at_once:
+            self._end(PipeEnd(event.reason, event.message, by_peer=True))
+
+    def _take_silent(self, event: events.PeerSilent) -> None:
+        if self._dials:
+            self._stats.count(Count.HEARTBEAT_FAIL)
+        message = f"nothing was received for {event.timeout:g} s"
+        self._end(PipeEnd(Goaway.HEARTBEAT, message, by_peer=False))
+
+    def _take_broken(self, event: events.Broken) -> None:
+        log.error("%s broke the protocol: %s", self.peer.name, event.error)
+        self._end(PipeEnd(Goaway.PROTOCOL_ERROR, f"the peer broke the protocol: {event.error}", by_peer=False))
+
+    _TAKE: ClassVar[dict[type[Any], Callable[["Pipe", Any], None]]] = {
+        events.PeerReady: _take_ready,
+        events.RequestReceived: _take_request,
+        events.ResponseReceived: _take_response,
+        events.BodyReceived: _take_body,
+        events.Cancelled: _take_cancelled,
+        events.Refused: _take_refused,
+        events.PongReceived: _take_pong,
+        events.PeerLeaving: _take_leaving,
+        events.PeerSilent: _take_silent,
+        events.Broken: _take_broken,
+    }
+
+    # What leaves
+
+    async def _write(self) -> None:
+        carrier, core = self._carrier, self._core
+        try:
+            while True:
+                frame = core.next_frame()
+                for exchange_id in core.take_drained():
+                    self._wake_sender(exchange_id)
+                if frame is not None:
+                    if self._trace:
+                        log.debug("%s < %s", self.peer.name, describe_frame(frame))
+                    await carrier.write(frame)
+                elif self.ended.done():
+                    return
+                elif self._draining and core.in_flight == 0:
+                    self._end(PipeEnd(Goaway.SHUTDOWN, "this node is shutting down", by_peer=False))
+                else:
+                    self._writer_idle = self._loop.create_future()
+                    await self._writer_idle
+        except CarrierLostError as error:
+            self._end(PipeEnd(Goaway.UNSPECIFIED, f"the connection was lost: {error}", by_peer=False))
+
+    def _wake_writer(self) -> None:
+        idle = self._writer_idle
+        if idle is not None:
+            self._writer_idle = None
+            idle.set_result(None)
+
+    def _wake_sender(self, exchange_id: int) -> None:
+        waiter = self._drained.pop(exchange_id, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _tick(self) -> None:
+        for event in self._core.tick(self._loop.time()):
+            self._TAKE[type(event)](self, event)
+        self._wake_writer()
+        if not self.ended.done():
+            self._tick_timer = self._loop.call_at(self._core.tick_due, self._tick)
+
+    # The end
+
+    def _end(self, end: PipeEnd) -> None:
+        """Note that the pipe ended; the first reason counts."""
+        if self.ended.done():
+            return
+        self.ended.set_result(end)
+        if not self.departing.done():
+            self.departing.set_result(end.message)
+        for call in list(self._calls.values()):
+            call.fail(self._end_of_call(call, end))
+            self._forget_call(call)
+        for incoming in list(self._incoming.values()):
+            incoming.abandon(PipeLostError(end.message))
+        for exchange_id in list(self._drained):
+            self._wake_sender(exchange_id)
+        self._wake_writer()
+
+    def _end_of_call(self, call: Call, end: PipeEnd) -> EventError:
+        if self._core.is_unsent(call.id):
+            return PeerRefusedError(f"the pipe to {self.peer.name} ended before the request was sent: {end.message}")
+        return PipeLostError(f"the pipe to {self.peer.name} ended before the answer was complete: {end.message}")
+
+    async def _close(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> None:
+        self._tick_timer.cancel()
+        self._wake_writer()
+        if not self.ended.result().lost:
+            await asyncio.wait({writer}, timeout=FLUSH_TIMEOUT)
+        await self._carrier.close()
+        # A pending write must not be cancelled: on a gRPC server the call would never get its status.
+        await asyncio.wait({writer})
+        reader.cancel()
+        await asyncio.wait({reader})
+        for task in (writer, reader):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("the pipe to %s failed", self.peer.name, exc_info=error)

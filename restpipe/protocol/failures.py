@@ -1,0 +1,56 @@
+"""How an `EventError` crosses the pipe."""
+
+from restpipe.exceptions import (
+    BadArgumentsError,
+    BadBodyError,
+    BadResultError,
+    BodyTooLargeError,
+    DeadlineError,
+    EventError,
+    ForbiddenError,
+    HandlerError,
+    InternalError,
+    NoHandlerError,
+    PeerRefusedError,
+    WrongVerbError,
+)
+from restpipe_pb.v1.pipe_pb2 import Failure
+
+_KINDS: dict[type[EventError], Failure.Kind.ValueType] = {
+    InternalError: Failure.INTERNAL,
+    NoHandlerError: Failure.NOT_FOUND,
+    WrongVerbError: Failure.WRONG_VERB,
+    BadArgumentsError: Failure.BAD_ARGUMENTS,
+    BadBodyError: Failure.BAD_BODY,
+    BodyTooLargeError: Failure.BODY_TOO_LARGE,
+    ForbiddenError: Failure.FORBIDDEN,
+    HandlerError: Failure.RAISED,
+    DeadlineError: Failure.DEADLINE,
+    PeerRefusedError: Failure.BUSY,
+    BadResultError: Failure.BAD_RESULT,
+}
+# A failure travels in one envelope. The end of a traceback tells more than its beginning.
+_MAX_MESSAGE = 8 * 1024
+_MAX_TRACEBACK = 32 * 1024
+_CLASSES = {kind: error for error, kind in _KINDS.items()}
+
+
+def to_failure(error: EventError) -> Failure:
+    """Turn an error of this node into what its caller is told."""
+    return Failure(
+        kind=_KINDS.get(type(error), Failure.INTERNAL),
+        message=str(error)[:_MAX_MESSAGE],
+        exception_class=error.exception_class[:_MAX_MESSAGE],
+        traceback=error.traceback[-_MAX_TRACEBACK:],
+        allow=error.allow if isinstance(error, WrongVerbError) else (),
+    )
+
+
+def from_failure(failure: Failure) -> EventError:
+    """Turn what the peer tells into the error that this node raises."""
+    kind = _CLASSES.get(failure.kind, InternalError)
+    if kind is WrongVerbError:
+        return WrongVerbError(failure.message, allow=tuple(failure.allow))
+    if kind is DeadlineError:
+        return DeadlineError(failure.message)
+    return kind(failure.message, exception_class=failure.exception_class, traceback=failure.traceback)

@@ -1,0 +1,53 @@
+"""The seam between the pipe and what carries its frames."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+class CarrierLostError(Exception):
+    """The carrier ended, and a frame may not have arrived. The message is the cause in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The node at the other end.
+
+    Attributes:
+        name: from its certificate; on a client node, the server's host name, which its certificate was checked for.
+        address: its IP address, as this node sees it.
+        certificate: PEM, where this side was shown one.
+        not_after: end of the certificate's validity.
+    """
+
+    name: str
+    address: str
+    certificate: bytes = b""
+    not_after: datetime | None = None
+
+
+class Carrier(Protocol):
+    """Carries frames, whole and in order, both ways.
+
+    One task reads and one task writes; two reads or two writes at once are not allowed.
+    """
+
+    peer: Peer
+
+    async def read(self) -> bytes | None:
+        """Return the next frame; None once the carrier ended, cleanly or not.
+
+        Cancelling ends the carrier for reading: only do so to close it.
+        """
+
+    async def write(self, frame: bytes) -> None:
+        """Hand over a frame; wait while the carrier's own buffers are full.
+
+        Must not be cancelled: gRPC would never send the status of the call.
+
+        Raises:
+            CarrierLostError: the carrier ended.
+        """
+
+    async def close(self) -> None:
+        """End the carrier. What was written before arrives if the peer reads it within a second."""

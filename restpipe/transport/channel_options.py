@@ -1,0 +1,51 @@
+"""gRPC options of both sides, each with the reason for it."""
+
+from restpipe.protocol.limits import FIRST_FRAME_BYTES, Limits
+
+SERVICE = "restpipe.v1.Pipe"
+METHOD = "Connect"
+
+_KEEPALIVE_MS = 3000
+
+
+def common_options(limits: Limits) -> list[tuple[str, int]]:
+    """Return the options of either side."""
+    return [
+        # A backstop below the pipe's own heartbeat: it ends connections whose writes are stuck. `keepalive_timeout_ms`
+        # alone never fires, gRPC relies on the ping time-out (grpc/grpc#39239); pings without data are throttled to one
+        # a minute unless that is lifted.
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
+        ("grpc.http2.ping_timeout_ms", _KEEPALIVE_MS),
+        ("grpc.http2.max_pings_without_data", 0),
+        # Without these two a peer that never reads makes the other side buffer 4 to 22 MB.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 1024 * 1024),
+        ("grpc.max_receive_message_length", max(limits.max_frame_bytes, FIRST_FRAME_BYTES)),
+        ("grpc.max_send_message_length", -1),
+    ]
+
+
+def server_options(limits: Limits) -> list[tuple[str, int]]:
+    """Return the options of the accepting side."""
+    return [
+        *common_options(limits),
+        # The default of five minutes would answer the client's keepalive with GOAWAY too_many_pings.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+        # By default a second server binds the same port silently.
+        ("grpc.so_reuseport", 0),
+        # A connection that never completes its handshake; the default is two minutes.
+        ("grpc.server_handshake_timeout_ms", 5000),
+    ]
+
+
+def client_options(limits: Limits, connect_timeout: float) -> list[tuple[str, int]]:
+    """Return the options of the dialling side; `connect_timeout` in seconds."""
+    return [
+        *common_options(limits),
+        # Despite its name, the time-out of connecting and of the handshake.
+        ("grpc.min_reconnect_backoff_ms", int(connect_timeout * 1000)),
+        # Every attempt is a connection of its own: nothing of a broken one may be shared.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+    ]

@@ -1,0 +1,151 @@
+"""The accepting side: a gRPC server whose calls of `Pipe.Connect` become carriers."""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from restpipe.exceptions import ConfigError, IdentityError
+from restpipe.identity.certificates import certificate_name, parse_certificate
+from restpipe.identity.files import Identity
+from restpipe.protocol.limits import Limits
+from restpipe.transport.carrier import CarrierLostError, Peer
+from restpipe.transport.channel_options import METHOD, SERVICE, server_options
+from restpipe_pb.v1 import pipe_pb2  # noqa: F401  (reflection describes what is imported)
+
+Context = Any  # grpc.aio.ServicerContext, which the stubs of grpc do not type
+Accept = Callable[["GrpcServerCarrier"], Awaitable[None]]
+
+
+class GrpcServerCarrier:
+    """A call of `restpipe.v1.Pipe/Connect` that a client made."""
+
+    def __init__(self, context: Context, peer: Peer) -> None:
+        self.peer = peer
+        self._context = context
+
+    async def read(self) -> bytes | None:
+        """Return the next frame, None once the call ended."""
+        try:
+            frame = await self._context.read()
+        except grpc.aio.BaseError:
+            return None
+        return frame if isinstance(frame, bytes) else None
+
+    async def write(self, frame: bytes) -> None:
+        """Hand over a frame.
+
+        Raises:
+            CarrierLostError: the call ended.
+        """
+        try:
+            await self._context.write(frame)
+        except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+            raise CarrierLostError("the call ended") from error
+
+    async def close(self) -> None:
+        """Do nothing: the call ends when its handler returns, once all that was written is on its way."""
+
+
+class PipeListener:
+    """A gRPC server for one kind of call, with health and reflection beside it.
+
+    Args:
+        identity: of this node.
+        limits: of this node.
+        accept: runs the pipe over a new carrier; when it returns, the call ends.
+    """
+
+    def __init__(self, identity: Identity, limits: Limits, accept: Accept) -> None:
+        self._identity = identity
+        self._accept = accept
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=server_options(limits))
+        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._connect)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; return the port, which is chosen where `port` is 0.
+
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+        identity = self._identity
+        credentials = grpc.ssl_server_credentials(
+            [(identity.key_pem, identity.certificate_pem)], identity.ca_pem, require_client_auth=True
+        )
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = self._server.add_secure_port(target, credentials)
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {target} for pipes: {_bind_fault(host, port)}") from error
+        await self._server.start()
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return bound
+
+    async def drain(self) -> None:
+        """Let health checks answer NOT_SERVING; pipes go on."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Stop listening at once, and end what still runs after `grace` seconds."""
+        await self._server.stop(grace)
+
+    async def _connect(self, _requests: object, context: Context) -> None:
+        try:
+            peer = _peer(context)
+        except IdentityError as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate names no node: {error}")
+        await context.send_initial_metadata(())
+        # A handler that ends with CancelledError sends no status, and its client waits for ever (grpc/grpc#28989).
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._accept(GrpcServerCarrier(context, peer))
+
+
+def _peer(context: Context) -> Peer:
+    """Copy who called; asking the context once the call is over crashes the process."""
+    pem: bytes = context.auth_context()["x509_pem_cert"][0]
+    certificate = parse_certificate(pem)
+    return Peer(
+        name=certificate_name(certificate),
+        address=peer_address(context.peer()),
+        certificate=pem,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def peer_address(peer: str) -> str:
+    """Return the IP address in gRPC's name of a peer: "ipv4:127.0.0.1:5000", "ipv6:%5B::1%5D:5000"."""
+    _, _, rest = unquote(peer).partition(":")
+    host, _, _ = rest.rpartition(":")
+    address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    # A dual-stack socket shows IPv4 clients as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def _bind_fault(host: str, port: int) -> str:
+    """Find out what gRPC does not tell: why an address cannot be bound."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return "the port is taken by another process"
+        return error.strerror or str(error)
+    return "gRPC refused it; its own message stands above"
