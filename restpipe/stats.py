@@ -5,8 +5,10 @@ figures and nothing else.
 """
 
 import asyncio
+import contextlib
 import re
 import socket
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -18,6 +20,8 @@ MAX_DATAGRAM_BYTES = 1432
 MAX_TIMINGS = 64
 # How long `stop` waits for a name that is still being resolved.
 LAST_RESOLUTION_TIMEOUT_S = 1.0
+
+_Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
 RESERVED = re.compile(r"[:|@\s]")
 
@@ -115,7 +119,7 @@ class Statsd:
         self._samples: defaultdict[str, _Samples] = defaultdict(_Samples)
         self._addresses: list[_Address] = []
         self._socket: socket.socket | None = None
-        self._resolving: asyncio.Task[None] | None = None
+        self._resolving: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def count(self, name: str, n: int = 1) -> None:
@@ -143,8 +147,8 @@ class Statsd:
             self._resolving.cancel()
 
     def _tick(self) -> None:
-        self._flush()
         self._timer = asyncio.get_running_loop().call_later(self._flush_interval_s, self._tick)
+        self._flush()
 
     def _flush(self) -> None:
         """Send everything gathered since the last flush, or keep it where there is no socket yet."""
@@ -177,22 +181,32 @@ class Statsd:
         """Open a socket to the next address that takes one; begin to resolve the name anew where none is left."""
         self._open()
         if self._socket is None and (self._resolving is None or self._resolving.done()):
-            self._resolving = asyncio.get_running_loop().create_task(self._resolve())
+            self._resolve()
 
     def _disconnect(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    async def _resolve(self) -> None:
-        """Find the addresses of the name, off the loop; the next flush tries again where that fails."""
+    def _resolve(self) -> None:
+        """Begin to look up the name; the next flush tries again where that fails."""
         loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)
-        except (OSError, UnicodeError):  # unknown, unreachable, or no name at all
+        resolving = self._resolving = loop.create_future()
+
+        def look_up() -> None:
+            addresses = _addresses(self._host, self._port)
+            with contextlib.suppress(RuntimeError):  # the loop was closed: the node has ended
+                loop.call_soon_threadsafe(self._resolved, resolving, addresses)
+
+        # Not in the loop's own threads: the loop would not end before a name server answers or is given up.
+        threading.Thread(target=look_up, name="restpipe-statsd-lookup", daemon=True).start()
+
+    def _resolved(self, resolving: asyncio.Future[None], addresses: list[_Address]) -> None:
+        if resolving.cancelled():  # stopped meanwhile
             return
-        self._addresses = [(family, address) for family, _, _, _, address in found]
+        self._addresses = addresses
         self._open()
+        resolving.set_result(None)
 
     def _open(self) -> None:
         while self._addresses and self._socket is None:
@@ -202,9 +216,6 @@ class Statsd:
 def stats_to(host: str, port: int | None) -> Stats:
     """Return statistics sent to a statsd server, or turned off where host or port are empty."""
     return Statsd(host, port) if host and port else NullStats()
-
-
-_Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
 
 class _Samples:
@@ -258,6 +269,14 @@ def _datagrams(lines: Iterable[bytes]) -> Iterator[bytes]:
         datagram = datagram + b"\n" + line if datagram else line
     if datagram:
         yield datagram
+
+
+def _addresses(host: str, port: int) -> list[_Address]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):  # unknown, unreachable, or no name at all
+        return []
+    return [(family, address) for family, _, _, _, address in found]
 
 
 def _connected(address: _Address) -> socket.socket | None:

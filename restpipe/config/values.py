@@ -11,10 +11,6 @@ from restpipe.config.binds import WebBind, parse_host, parse_web_bind
 MAX_SECONDS = 30 * 24 * 3600
 
 
-def _host(text: str) -> str:
-    return parse_host(text)
-
-
 def _optional_host(text: str) -> str:
     return parse_host(text) if text.strip() else ""
 
@@ -38,6 +34,12 @@ def _octal(value: object) -> object:
         return int(value, 8)
     except ValueError:
         raise ValueError("should be an octal file mode such as 0660") from None
+
+
+def _file_mode(mode: int) -> int:
+    if not 0 <= mode <= 0o777:
+        raise ValueError("should be at most 0777")
+    return mode
 
 
 def _directory(value: object) -> object:
@@ -86,11 +88,11 @@ Bytes = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 ListeningPort = Annotated[int, Field(ge=0, le=65535)]
 OptionalPort = Annotated[Port | None, BeforeValidator(_empty_is_none)]
-Host = Annotated[str, AfterValidator(_host)]
+Host = Annotated[str, AfterValidator(parse_host)]
 OptionalHost = Annotated[str, AfterValidator(_optional_host)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(_hosts)]
 OptionalWebBind = Annotated[WebBind | None, BeforeValidator(_web_bind)]
-FileMode = Annotated[int, BeforeValidator(_octal), Field(ge=0, le=0o777)]
+FileMode = Annotated[int, BeforeValidator(_octal), AfterValidator(_file_mode)]
 Directory = Annotated[Path, BeforeValidator(_directory), AfterValidator(Path.expanduser)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 ClassPath = Annotated[str, BeforeValidator(_path_of_class), AfterValidator(_class_path)]

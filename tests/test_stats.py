@@ -1,0 +1,298 @@
+"""Figures reach a statsd server over UDP, and harm nothing when there is none."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
+
+import pytest
+
+from restpipe.stats import (
+    MAX_DATAGRAM_BYTES,
+    MAX_TIMINGS,
+    Count,
+    NullStats,
+    Stats,
+    Statsd,
+    Timing,
+    handled_count,
+    handled_timing,
+    stats_to,
+)
+
+LONG_S = 3600.0  # an interval that does not end during a test
+
+
+class Server:
+    """A statsd server that keeps what it is sent."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.setblocking(False)
+        self._socket.bind((host, port))
+        self.port: int = self._socket.getsockname()[1]
+
+    async def datagram(self) -> bytes:
+        """Wait for the next datagram."""
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._socket, 65536), 10)
+
+    def waiting(self) -> list[bytes]:
+        """Return the datagrams that have arrived; on loopback a datagram has arrived once it was sent."""
+        found = []
+        try:
+            while True:
+                found.append(self._socket.recv(65536))
+        except BlockingIOError:
+            return found
+
+    def lines(self) -> list[str]:
+        return [line for datagram in self.waiting() for line in datagram.decode().split("\n")]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def statsd(server: Server) -> AsyncIterator[Statsd]:
+    statsd = Statsd("127.0.0.1", server.port, flush_interval_s=LONG_S)
+    statsd.start()
+    yield statsd
+    await statsd.stop()
+
+
+def test_the_documented_names_are_exact() -> None:
+    names = {*Count, *Timing, handled_count("get_time"), handled_timing("get_time")}
+    assert names == {
+        "client.connect.new.tick",
+        "client.connect.connected.tick",
+        "client.connect.broken.tick",
+        "client.connect.heartbeat.success.tick",
+        "client.connect.heartbeat.fail.tick",
+        "message.send.tick",
+        "message.receive.tick",
+        "message.received.handle.get_time.tick",
+        "client.connect.new.attempt.timing",
+        "client.connect.heartbeat.timing",
+        "message.send.timing",
+        "message.receive.handle.timing",
+        "message.received.handle.get_time.timing",
+    }
+
+
+async def test_counters_are_summed_and_timings_sent_in_milliseconds(server: Server, statsd: Statsd) -> None:
+    statsd.count(Count.SEND)
+    statsd.count("message.send.tick", 11)
+    statsd.count(Count.CONNECT_NEW)
+    statsd.timing(Timing.SEND, 0.001234)
+    statsd.timing(Timing.SEND, 2)
+    await statsd.stop()
+    assert server.waiting() == [
+        b"message.send.tick:12|c\nclient.connect.new.tick:1|c\nmessage.send.timing:1.234|ms\nmessage.send.timing:2000.000|ms"
+    ]
+
+
+async def test_every_interval_is_sent_for_itself_and_nothing_when_nothing_happened(server: Server) -> None:
+    statsd = Statsd("127.0.0.1", server.port, flush_interval_s=0.001)
+    statsd.start()
+    for n in (1, 2, 3):
+        statsd.count("a", n)
+        assert await server.datagram() == b"a:%d|c" % n
+    await statsd.stop()
+    assert server.waiting() == []
+
+
+async def test_many_lines_share_datagrams_of_bounded_size(server: Server, statsd: Statsd) -> None:
+    for n in range(500):
+        statsd.count(f"name.{n}")
+    statsd.count(MAX_DATAGRAM_BYTES * "x")  # fits none, and must not harm the others
+    await statsd.stop()
+    datagrams = server.waiting()
+    assert all(MAX_DATAGRAM_BYTES / 2 < len(datagram) <= MAX_DATAGRAM_BYTES for datagram in datagrams[:-1])
+    assert b"\n".join(datagrams).split(b"\n") == [b"name.%d:1|c" % n for n in range(500)]
+
+
+@pytest.mark.parametrize("seen", [1, MAX_TIMINGS, MAX_TIMINGS + 1, 1000, 100_003])
+async def test_of_many_timings_a_bounded_number_is_sent_spread_over_the_interval_with_its_sample_rate(
+    seen: int, server: Server, statsd: Statsd
+) -> None:
+    for n in range(seen):
+        statsd.timing("t", n / 1000)
+    await statsd.stop()
+    lines = server.lines()
+    values = [float(line.removeprefix("t:").partition("|")[0]) for line in lines]
+    suffixes = {line.partition("|ms")[2] for line in lines}
+    assert min(seen, MAX_TIMINGS / 2) <= len(lines) <= MAX_TIMINGS
+    assert len({after - before for before, after in pairwise(values)}) <= 1
+    assert values[0] == 0
+    assert values[-1] >= seen * (1 - 2 / len(lines)) - 1
+    if seen <= MAX_TIMINGS:
+        assert suffixes == {""}
+    else:
+        [suffix] = suffixes
+        assert float(suffix.removeprefix("|@")) == pytest.approx(len(lines) / seen, rel=0.01)
+        assert "e" not in suffix  # statsd's own parser reads digits and points
+
+
+async def test_what_would_end_a_name_is_replaced(server: Server, statsd: Statsd) -> None:
+    statsd.count("a:b|c@d e\nf")
+    await statsd.stop()
+    assert server.lines() == ["a_b_c_d_e_f:1|c"]
+
+
+async def test_ipv6_works() -> None:
+    try:
+        server = Server("::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    statsd = Statsd("::1", server.port, flush_interval_s=LONG_S)
+    statsd.start()
+    statsd.count("a")
+    await statsd.stop()
+    assert server.lines() == ["a:1|c"]
+    server.close()
+
+
+async def test_what_was_counted_before_the_start_is_sent(server: Server) -> None:
+    statsd = Statsd("127.0.0.1", server.port)
+    statsd.count("a")
+    statsd.start()
+    await statsd.stop()
+    assert server.lines() == ["a:1|c"]
+
+
+async def test_a_server_that_starts_late_or_again_is_found(server: Server) -> None:
+    server.close()
+    statsd = Statsd("127.0.0.1", server.port, flush_interval_s=0.001)
+    statsd.start()
+    for _ in range(2):
+        again = Server(port=server.port)
+        arrived = asyncio.ensure_future(again.datagram())
+        while not arrived.done():
+            statsd.count("a")
+            await asyncio.wait([arrived], timeout=0.001)
+        assert arrived.result().startswith(b"a:")
+        again.close()
+        statsd.count("a")
+    await statsd.stop()
+
+
+async def test_the_next_address_of_a_name_is_tried_where_nobody_listens_on_the_first(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = Server("127.0.0.2", server.port)
+    closed.close()
+
+    def two_addresses(*_: object, **__: object) -> list[object]:
+        kind = (socket.AF_INET, socket.SOCK_DGRAM, 17, "")
+        return [(*kind, ("127.0.0.2", server.port)), (*kind, ("127.0.0.1", server.port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+    statsd = Statsd("two.example", server.port, flush_interval_s=0.001)
+    statsd.start()
+    arrived = asyncio.ensure_future(server.datagram())
+    while not arrived.done():
+        statsd.count("a")
+        await asyncio.wait([arrived], timeout=0.001)
+    await statsd.stop()
+    assert arrived.result().startswith(b"a:")
+
+
+async def test_a_name_that_cannot_be_resolved_is_asked_for_again_and_nothing_is_lost_meanwhile(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    asked = 0
+
+    def third_time_lucky(*arguments: object, **options: object) -> object:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve("127.0.0.1", server.port, type=socket.SOCK_DGRAM)
+
+    monkeypatch.setattr(socket, "getaddrinfo", third_time_lucky)
+    statsd = Statsd("late.example", server.port, flush_interval_s=0.001)
+    statsd.count("a", 7)
+    statsd.start()
+    assert await server.datagram() == b"a:7|c"
+    assert asked == 3
+    await statsd.stop()
+
+
+@pytest.mark.parametrize("host", ["host.invalid", "a" * 64 + ".invalid", "255.255.255.255", "127.0.0.1"])
+async def test_no_server_no_address_and_no_name_raise_nothing_and_delay_nothing(host: str) -> None:
+    unused = Server()
+    unused.close()
+    statsd = Statsd(host, unused.port, flush_interval_s=0.0005)
+    statsd.start()
+    began = time.monotonic()
+    for _ in range(50):
+        statsd.count("a")
+        statsd.timing("t", 1)
+        await asyncio.sleep(0.001)  # lets the timer run
+    await statsd.stop()
+    assert time.monotonic() - began < 5
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_a_name_server_that_does_not_answer_delays_neither_the_loop_nor_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [] if answer.wait(60) else None)
+    monkeypatch.setattr("restpipe.stats.LAST_RESOLUTION_TIMEOUT_S", 0.01)
+
+    async def node() -> None:
+        statsd = Statsd("slow.example", 8125, flush_interval_s=0.001)
+        statsd.start()
+        statsd.count("a")
+        await statsd.stop()
+
+    began = time.monotonic()
+    asyncio.run(node())
+    assert time.monotonic() - began < 5
+    answer.set()  # must do no harm, although the loop is closed
+
+
+async def test_a_server_that_reads_nothing_does_not_block(server: Server) -> None:
+    statsd = Statsd("127.0.0.1", server.port, flush_interval_s=LONG_S)
+    statsd.start()
+    for n in range(50_000):
+        statsd.count(f"{n}.{'x' * 100}")
+    await asyncio.wait_for(statsd.stop(), 10)
+
+
+async def test_nothing_is_sent_after_the_stop(server: Server) -> None:
+    statsd = Statsd("127.0.0.1", server.port, flush_interval_s=0.001)
+    statsd.start()
+    await statsd.stop()
+    statsd.count("a")
+    idle = asyncio.ensure_future(server.datagram())
+    await asyncio.wait([idle], timeout=0.02)
+    assert not idle.done()
+    idle.cancel()
+
+
+@pytest.mark.parametrize(("host", "port"), [("", 8125), ("localhost", None), ("", None)])
+async def test_an_empty_host_or_port_turns_statistics_off(host: str, port: int | None) -> None:
+    stats = stats_to(host, port)
+    assert isinstance(stats, NullStats)
+    stats.count("a")
+    stats.timing("t", 1)
+    stats.start()
+    await stats.stop()
+
+
+def test_a_host_and_a_port_turn_statistics_on() -> None:
+    stats: Stats = stats_to("localhost", 8125)
+    assert isinstance(stats, Statsd)
