@@ -28,7 +28,15 @@ from restpipe.protocol.events import (
 )
 from restpipe.protocol.exchange import Exchange
 from restpipe.protocol.heartbeat import Beat, Heartbeat
-from restpipe.protocol.limits import FIRST_FRAME_BYTES, INLINE_BYTES, MAX_CONTROL_DEPTH, REVISION, Limits, check_hello
+from restpipe.protocol.limits import (
+    FIRST_FRAME_BYTES,
+    INLINE_BYTES,
+    MAX_CONTROL_DEPTH,
+    MESSAGE_CHARACTERS,
+    REVISION,
+    Limits,
+    check_hello,
+)
 from restpipe.protocol.outbox import Outbox
 from restpipe.protocol.windows import Budget, ReceiveWindow, SendWindow
 from restpipe_pb.v1.pipe_pb2 import (
@@ -56,11 +64,16 @@ def encode(exchange_id: int, kind: str, message: Message) -> bytes:
     return frame.SerializeToString()
 
 
+def shorten(message: str) -> str:
+    """Make a message one that always fits an envelope: of bounded length, and encodable."""
+    return message[:MESSAGE_CHARACTERS].encode(errors="replace").decode()
+
+
 class Connection:
     """One side of a pipe.
 
     None of its methods blocks. After `receive`, and after every method that wants something sent, the driver writes
-    what `next_frame` returns. Only `receive` is fed by the peer, and it reports whatever the peer does wrong as `Broken`.
+    what `next_frame` returns. Only `receive` is fed by the peer; it reports whatever the peer does wrong as `Broken`.
 
     Args:
         dials: this side made the call.
@@ -112,9 +125,9 @@ class Connection:
         return self.peer_hello is not None and not self._peer_leaving and not self._ended
 
     def is_open(self, exchange_id: int) -> bool:
-        """Whether this side's half has not ended, so that `send_body` has an effect."""
+        """Whether something can be added to this side's half: the response, or more of the body."""
         exchange = self._exchanges.get(exchange_id)
-        return exchange is not None and exchange.local_open
+        return exchange is not None and exchange.local_open and not exchange.finishing
 
     def is_unsent(self, exchange_id: int) -> bool:
         """Whether the head of an exchange has not left in any frame."""
@@ -150,7 +163,7 @@ class Connection:
         return exchange.id
 
     def respond(self, exchange_id: int, response: Response) -> None:
-        """Answer an exchange of the peer's; without effect where it is over.
+        """Answer an exchange of the peer's; without effect where it is over or was answered before.
 
         As in `open`, what is too long to travel inline is moved into chunks, and `send_body` continues where
         `response.more`.
@@ -159,13 +172,13 @@ class Connection:
             BadResultError: the head does not fit the peer's frames. The exchange still waits for its response.
         """
         exchange = self._exchanges.get(exchange_id)
-        if exchange is not None and exchange.local_open:
+        if exchange is not None and exchange.local_open and not exchange.local_begun:
             self._send_head(exchange, "response", response, BadResultError)
 
     def send_body(self, exchange_id: int, data: bytes, *, more: bool) -> None:
-        """Queue a piece of body, the last where `more` is unset; without effect where the half has ended."""
+        """Queue a piece of body, the last where `more` is unset; without effect before the head and after the last."""
         exchange = self._exchanges.get(exchange_id)
-        if exchange is not None and exchange.local_open:
+        if exchange is not None and exchange.local_begun and exchange.local_open and not exchange.finishing:
             self._outbox.put_body(exchange, data, more=more)
 
     def consume(self, exchange_id: int, size: int) -> None:
@@ -183,13 +196,13 @@ class Connection:
         if exchange is None or not exchange.wanted:
             return
         if exchange.mine and exchange.head_unsent:
-            exchange.abandon()
+            self._outbox.abandon(exchange)
             self._remove(exchange)
             return
         exchange.wanted = False
         if exchange.mine or exchange.local_open:
-            exchange.abandon()
-            self._control(exchange_id, "cancel", Cancel(message=message))
+            self._outbox.abandon(exchange)
+            self._control(exchange_id, "cancel", Cancel(message=shorten(message)))
         if not exchange.remote_open:
             self._remove(exchange)
 
@@ -197,7 +210,8 @@ class Connection:
         """Accept no new exchange from now on; without effect where that was said before."""
         if self._goaway_last_id is None:
             self._goaway_last_id = self._last_peer_id
-            self._control(0, "goaway", Goaway(reason=reason, message=message, last_exchange_id=self._last_peer_id))
+            goaway = Goaway(reason=reason, message=shorten(message), last_exchange_id=self._last_peer_id)
+            self._control(0, "goaway", goaway)
 
     # What leaves
 
@@ -218,12 +232,14 @@ class Connection:
 
     def tick(self, now: float) -> list[Event]:
         """Ping where it is time; report a peer that is silent for too long."""
+        if self._ended:
+            return []
         beat = self._heartbeat.tick(now)
         if beat is Beat.PING and self.peer_hello is not None:
             self._ping_id += 1
             self._ping_sent = now
             self._control(0, "ping", Ping(id=self._ping_id))
-        elif beat is Beat.DEAD and not self._ended:
+        elif beat is Beat.DEAD:
             self._ended = True
             timeout = self.limits.heartbeat_timeout
             self.goaway(Goaway.HEARTBEAT, f"nothing was received for {timeout:g} s")
@@ -255,8 +271,12 @@ class Connection:
         return events
 
     def _parse(self, data: bytes) -> Frame:
-        if len(data) > self.limits.max_frame_bytes:
-            raise ProtocolError(f"a frame of {len(data)} bytes, {self.limits.max_frame_bytes} are accepted")
+        most = self.limits.max_frame_bytes
+        if self.peer_hello is None:
+            # The peer may not have had this side's Hello yet.
+            most = max(most, FIRST_FRAME_BYTES)
+        if len(data) > most:
+            raise ProtocolError(f"a frame of {len(data)} bytes, {most} are accepted")
         try:
             return Frame.FromString(data)
         except DecodeError as error:
@@ -347,7 +367,7 @@ class Connection:
         if exchange.delivers:
             events.append(Cancelled(exchange_id, cancel.message))
         if exchange.local_open:
-            exchange.abandon()
+            self._outbox.abandon(exchange)
             self._control(exchange_id, "cancel", Cancel(message="cancelled by the peer"))
         self._remove(exchange)
 
@@ -355,17 +375,22 @@ class Connection:
         self._control(0, "pong", Pong(id=ping.id))
 
     def _take_pong(self, pong: Pong, events: list[Event], now: float) -> None:
+        if not 0 < pong.id <= self._ping_id:
+            raise ProtocolError("it answers no ping")
         if pong.id == self._ping_id:
             events.append(PongReceived(now - self._ping_sent))
-        elif pong.id > self._ping_id:
-            raise ProtocolError("it answers no ping")
 
     def _take_goaway(self, goaway: Goaway, events: list[Event], _now: float) -> None:
+        if self._peer_leaving:
+            raise ProtocolError("a second one")
         self._peer_leaving = True
-        for exchange in [e for e in self._exchanges.values() if e.mine and e.id > goaway.last_exchange_id]:
+        last = goaway.last_exchange_id
+        for exchange in [e for e in self._exchanges.values() if e.mine and (e.head_unsent or e.id > last)]:
+            if exchange.remote_begun:
+                raise ProtocolError(f"exchange {exchange.id} was answered and cannot be refused")
             if exchange.wanted:
                 events.append(Refused(exchange.id, goaway.message))
-            exchange.abandon()
+            self._outbox.abandon(exchange)
             self._remove(exchange)
         events.append(PeerLeaving(goaway.reason, goaway.message, at_once=goaway.reason != Goaway.SHUTDOWN))
 
@@ -426,12 +451,10 @@ class Connection:
         if len(envelope) > most:
             raise too_large(f"the head of the {kind} takes {len(envelope)} bytes, the peer accepts {most}")
         exchange.send_window.spend(len(message.body))
+        exchange.finishing = not more
         self._outbox.put_head(exchange, envelope)
         if rest:
             self._outbox.put_body(exchange, rest, more=more)
-        elif not more:
-            exchange.local_open = False
-            self._half_sent(exchange)
 
     def _half_sent(self, exchange: Exchange) -> None:
         if not exchange.remote_open:
@@ -440,7 +463,7 @@ class Connection:
     def _remote_half_ended(self, exchange: Exchange) -> None:
         exchange.remote_open = False
         if exchange.mine and exchange.local_open:
-            exchange.abandon()
+            self._outbox.abandon(exchange)
             self._control(exchange.id, "cancel", Cancel(message="answered"))
         if not exchange.local_open:
             self._remove(exchange)

@@ -20,7 +20,9 @@ def _describe(envelope: Envelope) -> str:
     match kind:
         case "request":
             request = envelope.request
-            return f"request {exchange} ({request.verb}, {len(request.body)} bytes{'...' if request.more else ''})"
+            return (
+                f"request {exchange} ({request.verb[:16]!a}, {len(request.body)} bytes{'...' if request.more else ''})"
+            )
         case "response":
             response = envelope.response
             status = "failure" if response.HasField("failure") else response.status
@@ -30,7 +32,9 @@ def _describe(envelope: Envelope) -> str:
         case "credit":
             return f"credit {exchange} ({envelope.credit.bytes} bytes)"
         case "goaway":
-            return f"goaway ({Goaway.Reason.Name(envelope.goaway.reason)})"
+            reason = envelope.goaway.reason
+            known = reason in Goaway.Reason.values()
+            return f"goaway ({Goaway.Reason.Name(reason) if known else reason})"
         case None:
             return "an envelope of unknown kind"
         case _:

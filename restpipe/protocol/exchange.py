@@ -12,6 +12,7 @@ class Exchange:
         id: the exchange's number on the pipe.
         mine: this side opened it.
         local_open: this side's half has not ended.
+        local_begun: this side's head, its Request or Response, was given to the outbox.
         remote_open: the peer's half has not ended.
         remote_begun: the peer's head, its Request or Response, has arrived.
         wanted: the application still wants what arrives.
@@ -27,6 +28,7 @@ class Exchange:
         "finishing",
         "head_unsent",
         "id",
+        "local_begun",
         "local_open",
         "mine",
         "pieces",
@@ -42,6 +44,7 @@ class Exchange:
         self.id = exchange_id
         self.mine = mine
         self.local_open = True
+        self.local_begun = False
         self.remote_open = True
         self.remote_begun = not mine
         self.wanted = True
@@ -55,8 +58,10 @@ class Exchange:
 
     @property
     def sendable(self) -> bool:
-        """Whether a chunk could leave now: bytes with credit, or the bare end of the half."""
-        return self.local_open and (self.send_window.available > 0 if self.pieces else self.finishing)
+        """Whether a chunk could leave now, after the head: bytes with credit, or the bare end of the half."""
+        if self.head_unsent or not self.local_open:
+            return False
+        return self.send_window.available > 0 if self.pieces else self.finishing
 
     @property
     def delivers(self) -> bool:

@@ -44,7 +44,7 @@ class Heartbeat:
         lateness does not count as silence.
         """
         late = now - self.due
-        if late > self._interval:
+        if late > 0:
             self._heard = min(now, self._heard + late)
         if now - self._heard >= self._timeout:
             return Beat.DEAD

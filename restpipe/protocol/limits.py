@@ -11,10 +11,14 @@ REVISION = 1
 FIRST_FRAME_BYTES = 1024 * 1024
 SMALLEST_WINDOW = 16 * 1024
 SMALLEST_FRAME = 64 * 1024
+# Below this a sent frame might have no room for a piece of body.
+SMALLEST_FRAME_SENT = 4 * 1024
 # What a head carries of its body: nothing else can be sent in the midst of it.
 INLINE_BYTES = 16 * 1024
 # A peer that makes this many control envelopes wait (pongs, credit) does not read what it asks for.
 MAX_CONTROL_DEPTH = 100_000
+# What a Cancel or a Goaway says at most, so that it fits every frame.
+MESSAGE_CHARACTERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,9 @@ class Limits:
         frame_bytes: what a sent frame aims at; a small request waits at most for one frame of bulk.
         heartbeat_interval: seconds between pings.
         heartbeat_timeout: seconds of silence after which the peer is dead.
+
+    Raises:
+        ValueError: no pipe can work within these bounds.
     """
 
     initial_window: int = 64 * 1024
@@ -41,6 +48,20 @@ class Limits:
     heartbeat_interval: float = 5.0
     heartbeat_timeout: float = 10.0
 
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("initial_window", SMALLEST_WINDOW),
+            ("max_window", 0),
+            ("window_budget", 0),
+            ("max_exchanges", 1),
+            ("max_frame_bytes", SMALLEST_FRAME),
+            ("frame_bytes", SMALLEST_FRAME_SENT),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, less than {least}")
+        if max(self.initial_window, self.max_window) > MAX_WINDOW:
+            raise ValueError(f"a window may exceed {MAX_WINDOW}")
+
 
 def check_hello(hello: Hello) -> None:
     """Refuse a peer that this node cannot work with.
@@ -50,7 +71,7 @@ def check_hello(hello: Hello) -> None:
     """
     if hello.revision != REVISION:
         raise ProtocolError(
-            f"this node speaks revision {REVISION} of the protocol, the peer ({hello.software}) {hello.revision}"
+            f"this node speaks revision {REVISION} of the protocol, the peer ({hello.software[:64]!a}) {hello.revision}"
         )
     if not SMALLEST_WINDOW <= hello.initial_window <= MAX_WINDOW:
         raise ProtocolError(f"an initial window of {hello.initial_window} bytes")

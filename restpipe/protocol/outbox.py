@@ -1,6 +1,6 @@
 """What waits to be written, and in which order it leaves."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from restpipe.protocol.exchange import Exchange
@@ -26,7 +26,8 @@ class Outbox:
     def __init__(self, half_sent: Callable[[Exchange], None]) -> None:
         self._half_sent = half_sent
         self._control: deque[bytes] = deque()
-        self._heads: deque[tuple[Exchange, bytes]] = deque()
+        self._heads: OrderedDict[int, tuple[Exchange, bytes]] = OrderedDict()
+        self._passed_over = 0
         self._round: deque[Exchange] = deque()
         self._drained: list[int] = []
 
@@ -40,9 +41,10 @@ class Outbox:
         self._control.append(envelope)
 
     def put_head(self, exchange: Exchange, envelope: bytes) -> None:
-        """Queue an encoded request or response."""
+        """Queue an encoded request or response. It ends the local half, once it leaves, where nothing is to follow."""
+        exchange.local_begun = True
         exchange.head_unsent = True
-        self._heads.append((exchange, envelope))
+        self._heads[exchange.id] = exchange, envelope
 
     def put_body(self, exchange: Exchange, data: bytes | memoryview, *, more: bool) -> None:
         """Queue a piece of the body of the local half, the last where `more` is unset."""
@@ -51,6 +53,12 @@ class Outbox:
             exchange.buffered += len(data)
         exchange.finishing = not more
         self.schedule(exchange)
+
+    def abandon(self, exchange: Exchange) -> None:
+        """End the local half without sending what waits of it."""
+        if exchange.head_unsent:
+            del self._heads[exchange.id]
+        exchange.abandon()
 
     def schedule(self, exchange: Exchange) -> None:
         """Let an exchange that has both bytes and credit take part in the round."""
@@ -69,10 +77,15 @@ class Outbox:
         A head larger than `limit` travels alone; `Connection` bounds it by what the peer accepts.
         """
         parts: list[bytes] = []
-        room = self._take_control(parts, limit)
-        room = self._take_heads(parts, room)
-        if not self._heads:
-            self._take_chunks(parts, room)
+        room = limit
+        if self._passed_over in self._heads:
+            room -= self._take_head(parts)
+        room = self._take_control(parts, room)
+        # A Cancel may free the place that a Request takes: no head overtakes control that waited before it.
+        if not self._control:
+            room = self._take_heads(parts, room)
+            if not self._heads:
+                self._take_chunks(parts, room)
         return b"".join(parts) if parts else None
 
     def _take_control(self, parts: list[bytes], room: int) -> int:
@@ -86,15 +99,24 @@ class Outbox:
     def _take_heads(self, parts: list[bytes], room: int) -> int:
         heads = self._heads
         while heads:
-            exchange, envelope = heads[0]
-            if exchange.head_unsent:
-                if len(envelope) > room and parts:
-                    break
-                exchange.head_unsent = False
-                parts.append(envelope)
-                room -= len(envelope)
-            heads.popleft()
+            exchange, envelope = next(iter(heads.values()))
+            if len(envelope) > room and parts:
+                # It goes first the next time: control that keeps coming could leave no room for it for ever.
+                self._passed_over = exchange.id
+                break
+            room -= self._take_head(parts)
         return room
+
+    def _take_head(self, parts: list[bytes]) -> int:
+        _, (exchange, envelope) = self._heads.popitem(last=False)
+        exchange.head_unsent = False
+        parts.append(envelope)
+        if exchange.finishing and not exchange.pieces:
+            exchange.local_open = False
+            self._half_sent(exchange)
+        else:
+            self.schedule(exchange)
+        return len(envelope)
 
     def _take_chunks(self, parts: list[bytes], room: int) -> None:
         turns = self._round

@@ -76,7 +76,7 @@ class ReceiveWindow:
         self.size = initial
         self.available = initial
         self._initial = initial
-        self._limit = limit
+        self._limit = max(initial, limit)
         self._budget = budget
         self._consumed = 0
 

@@ -1,0 +1,187 @@
+"""What a handler is told of the event that it serves, and of the peer."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from restpipe.handlers import payload
+from restpipe.pipe import Answer, Incoming, Pipe
+from restpipe.transport.carrier import Peer
+from restpipe_pb.v1.pipe_pb2 import Header, Parameter, Request
+
+log = logging.getLogger("restpipe.handler")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a call of the peer returned.
+
+    Attributes:
+        data: decoded as a handler's `post_data` is: JSON, or bytes, or "" for none.
+        mime_type: its MIME type, "" for none.
+        return_code: the handler's own result code; 0 is success.
+        status: HTTP status.
+        headers: further headers, names in lower case.
+    """
+
+    data: Any
+    mime_type: str
+    return_code: int
+    status: int
+    headers: Mapping[str, str]
+
+
+class PeerContext:
+    """A connected peer, as hooks see it.
+
+    Attributes:
+        peer: its name, address and certificate.
+    """
+
+    def __init__(self, pipe: Pipe, loop: asyncio.AbstractEventLoop, timeout: float, max_body: int) -> None:
+        self.peer: Peer = pipe.peer
+        self._pipe = pipe
+        self._loop = loop
+        self._timeout = timeout
+        self._max_body = max_body
+
+    @property
+    def caller(self) -> str:
+        """The peer's name, from its certificate."""
+        return self.peer.name
+
+    @cached_property
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """A logger that says which peer it speaks of."""
+        return logging.LoggerAdapter(log, {"peer": self.peer.name})
+
+    async def call(
+        self,
+        verb: str,
+        noun: str,
+        *arguments: object,
+        data: Any = None,
+        mime_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it travels with the request
+        **query: object,
+    ) -> Result:
+        """Call an event of the peer over the same pipe, while serving one of its events too.
+
+        Args:
+            verb: such as "get".
+            noun: such as "time/utc".
+            arguments: positional ones, sent as text.
+            data: body, encoded as a handler's result is.
+            mime_type: its MIME type; JSON by default, or application/octet-stream for bytes.
+            headers: further headers.
+            timeout: seconds; by default what remains of the event being served.
+            query: keyword arguments, sent as text.
+
+        Raises:
+            EventError: the event did not succeed; its class says how.
+
+        Cancelling cancels the peer's handler.
+        """
+        content_type, body = payload.encode(data, mime_type)
+        request = Request(
+            verb=verb.lower(),
+            noun=noun.strip("/"),
+            arguments=[str(argument) for argument in arguments],
+            query=[Parameter(name=name, value=str(value)) for name, value in query.items()],
+            headers=[Header(name=name.lower(), value=value) for name, value in (headers or {}).items()],
+            content_type=content_type,
+            body=body,
+            timeout_ms=max(1, int(1000 * (self._remaining() if timeout is None else timeout))),
+        )
+        return await read_result(await self._pipe.call(request), self._max_body)
+
+    def call_sync(self, verb: str, noun: str, *arguments: object, **options: Any) -> Result:
+        """Do what `call` does, for handlers that are not asynchronous. Not to be used in the event loop's thread."""
+        return asyncio.run_coroutine_threadsafe(self.call(verb, noun, *arguments, **options), self._loop).result()
+
+    def _remaining(self) -> float:
+        return self._timeout
+
+
+class EventContext(PeerContext):
+    """The event that is served.
+
+    Attributes:
+        verb: lower case.
+        noun: as in the URL, such as "time/utc".
+        exchange_id: number of the exchange on its pipe.
+    """
+
+    def __init__(self, incoming: Incoming, loop: asyncio.AbstractEventLoop, max_body: int) -> None:
+        super().__init__(incoming.pipe, loop, incoming.timeout, max_body)
+        self._incoming = incoming
+        self.exchange_id = incoming.id
+
+    @property
+    def verb(self) -> str:
+        """The verb, in lower case."""
+        return self._incoming.request.verb
+
+    @property
+    def noun(self) -> str:
+        """The noun as in the URL, such as "time/utc"."""
+        return self._incoming.request.noun
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """The request's headers, names in lower case; repeated ones joined by commas (RFC 9110 section 5.3)."""
+        request = self._incoming.request
+        headers: dict[str, str] = {}
+        for header in request.headers:
+            earlier = headers.get(header.name)
+            headers[header.name] = header.value if earlier is None else f"{earlier}, {header.value}"
+        if request.content_type:
+            headers["content-type"] = request.content_type
+        return headers
+
+    @cached_property
+    def query(self) -> list[tuple[str, str]]:
+        """The URL's query, in order, repeats kept."""
+        return [(parameter.name, parameter.value) for parameter in self._incoming.request.query]
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline, after which the handler is cancelled and the caller told so."""
+        return self._incoming.remaining
+
+    @cached_property
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """A logger that says which event it speaks of."""
+        extra = {"peer": self.peer.name, "exchange": self.exchange_id, "event": f"{self.verb} {self.noun}"}
+        return logging.LoggerAdapter(log, extra)
+
+    def _remaining(self) -> float:
+        return self.remaining
+
+
+async def read_result(answer: Answer, max_body: int) -> Result:
+    """Read an answer whole.
+
+    Args:
+        answer: of a call.
+        max_body: bytes that its body may have.
+
+    Raises:
+        EventError: the answer broke, or is too large, or is not what it says.
+    """
+    response = answer.response
+    try:
+        mime_type, data = payload.decode(response.content_type, await answer.body.read(max_body))
+    finally:
+        answer.close()
+    return Result(
+        data=data,
+        mime_type=mime_type,
+        return_code=response.return_code,
+        status=response.status,
+        headers={header.name: header.value for header in response.headers},
+    )

@@ -1,0 +1,106 @@
+"""The events that a handler serves: from verb and noun to a method."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from restpipe.exceptions import NoHandlerError, WrongVerbError
+from restpipe.handlers.arguments import Arguments
+from restpipe.handlers.base import AT_MOST_ONCE, ClientEventHandler, EventHandler, ServerEventHandler
+from restpipe.stats import handled_count, handled_timing
+from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
+
+VERBS = ("get", "post", "put", "delete", "patch", "head")
+_BASES = (object, EventHandler, ServerEventHandler, ClientEventHandler)
+
+
+class HandlerEvent:
+    """One event: a method and how it is called.
+
+    Attributes:
+        verb: lower case.
+        noun: underscores between its parts.
+        method: bound.
+        is_async: its result is awaited; other methods run in a thread.
+        streams: calling it returns an asynchronous generator at once.
+        arguments: how to call it.
+        count: name of its counter.
+        timing: name of its timing.
+    """
+
+    __slots__ = ("arguments", "count", "is_async", "method", "noun", "streams", "timing", "verb")
+
+    def __init__(self, verb: str, noun: str, method: Callable[..., Any]) -> None:
+        self.verb = verb
+        self.noun = noun
+        self.method = method
+        self.is_async = inspect.iscoroutinefunction(method)
+        self.streams = inspect.isasyncgenfunction(method)
+        self.arguments = Arguments(method)
+        self.count = handled_count(f"{verb}_{noun}")
+        self.timing = handled_timing(f"{verb}_{noun}")
+
+    def describe(self) -> ManifestEvent:
+        """Describe it for the manifest."""
+        return ManifestEvent(
+            verb=self.verb,
+            noun=self.noun,
+            doc=inspect.getdoc(self.method) or "",
+            arguments=self.arguments.described,
+            at_most_once=getattr(self.method, AT_MOST_ONCE, False),
+        )
+
+
+class EventTable:
+    """Every event that a handler serves, found once, so that nothing else of it can be reached.
+
+    Args:
+        handler: its public methods whose names begin with a verb are events, those it inherits from RestPipe excepted.
+
+    Raises:
+        ConfigError: a method cannot serve events.
+    """
+
+    def __init__(self, handler: object) -> None:
+        self._events: dict[tuple[str, str], HandlerEvent] = {}
+        for cls in reversed(type(handler).__mro__):
+            if cls in _BASES:
+                continue
+            for name, function in vars(cls).items():
+                verb, _, noun = name.partition("_")
+                if verb in VERBS and noun and inspect.isfunction(function):
+                    self._events[verb, noun] = HandlerEvent(verb, noun, getattr(handler, name))
+
+    @property
+    def manifest(self) -> list[ManifestEvent]:
+        """The events, described for the peer."""
+        return [event.describe() for _, event in sorted(self._events.items())]
+
+    def find(self, verb: str, noun: str) -> HandlerEvent:
+        """Return the event of a verb and a noun such as "time/utc".
+
+        HEAD is served by the GET method where it has none of its own (RFC 9110 section 9.3.2).
+
+        Raises:
+            NoHandlerError: nothing serves the noun.
+            WrongVerbError: other verbs do.
+        """
+        noun = noun.replace("/", "_")
+        event = self._events.get((verb, noun))
+        if event is None and verb == "head":
+            event = self._events.get(("get", noun))
+        if event is not None:
+            return event
+        allow = tuple(other for other in VERBS if (other, noun) in self._events)
+        sought = f"{verb}_{noun}"
+        if not allow:
+            raise NoHandlerError(f"the event handler has no method {_shown(sought)}")
+        if "get" in allow and "head" not in allow:
+            allow += ("head",)
+        raise WrongVerbError(
+            f"the event handler has no method {_shown(sought)}; the noun is served for {', '.join(allow)}", allow=allow
+        )
+
+
+def _shown(name: str) -> str:
+    return ascii(name if len(name) <= 200 else name[:200] + "...")
