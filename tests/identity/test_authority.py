@@ -1,0 +1,277 @@
+"""A CA, and what it issues, as OpenSSL and gRPC see it."""
+
+import re
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from certificates_of_others import CA, Files, issued, openssl, sign, store
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from restpipe.exceptions import IdentityError
+from restpipe.identity import Authority, check_identity
+
+
+def _text(path: Path) -> str:
+    return openssl("x509", "-in", path, "-noout", "-text")
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_openssl_verifies_what_the_ca_issues_strictly_and_for_its_role_only(tmp_path: Path) -> None:
+    client, server = issued(tmp_path, "client", "client"), issued(tmp_path, "server", "server")
+    for files, purpose in ((client, "sslclient"), (server, "sslserver")):
+        verify = ("verify", "-x509_strict", "-purpose", purpose, "-CAfile", files.ca)
+        assert openssl(*verify, files.certificate).endswith("OK\n")
+    for files, purpose in ((client, "sslserver"), (server, "sslclient")):
+        with pytest.raises(Exception, match="non-zero exit status"):
+            openssl("verify", "-purpose", purpose, "-CAfile", files.ca, files.certificate)
+
+
+def test_a_server_is_verified_by_each_host_it_was_issued_for_and_no_other(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    certificate = authority.issue("server", "server", ["rp.example.com", "10.0.0.7"]).certificate_path
+    verify = ("verify", "-CAfile", authority.certificate_path)
+    assert "OK" in openssl(*verify, "-verify_hostname", "rp.example.com", certificate)
+    assert "OK" in openssl(*verify, "-verify_ip", "10.0.0.7", certificate)
+    with pytest.raises(Exception, match="non-zero exit status"):
+        openssl(*verify, "-verify_hostname", "localhost", certificate)
+
+
+def test_the_certificate_of_the_ca_is_as_rfc_5280_asks(tmp_path: Path) -> None:
+    text = _text(Authority.create(tmp_path, name="Our CA").certificate_path)
+    assert "CA:TRUE, pathlen:0" in text
+    assert re.search(
+        r"Basic Constraints: critical.*Key Usage: critical\s+Certificate Sign, CRL Sign\n", text, re.DOTALL
+    )
+    assert "Subject: CN = Our CA" in text
+    assert "prime256v1" in text
+    assert "Subject Key Identifier" in text
+
+
+def test_the_certificate_of_a_node_is_as_rfc_5280_asks(tmp_path: Path) -> None:
+    files = issued(tmp_path, "client")
+    text = _text(files.certificate)
+    assert "CA:FALSE" in text
+    assert re.search(r"Key Usage: critical\s+Digital Signature\n", text)
+    assert re.search(r"Extended Key Usage: \n\s+TLS Web Client Authentication\n", text)
+    identifier = re.search(r"Subject Key Identifier: \n\s+(\S+)", _text(files.ca))
+    assert identifier is not None
+    assert re.search(rf"Authority Key Identifier: \n\s+{identifier[1]}", text)
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "hosts"),
+    [
+        ("server", "server", "DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1, DNS:server"),
+        ("server", "localhost", "DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1"),
+        ("server", "my_server", "DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1"),
+        ("client", "file.server", "DNS:file.server"),
+        ("client", "file_server", None),
+    ],
+)
+def test_the_hosts_are_those_that_the_name_can_stand_for(
+    tmp_path: Path, role: str, name: str, hosts: str | None
+) -> None:
+    text = _text(issued(tmp_path, "server" if role == "server" else "client", name).certificate)
+    found = re.search(r"Subject Alternative Name: \n\s+(.*)\n", text)
+    assert (found and found[1]) == hosts
+
+
+def test_keys_are_private_and_certificates_are_not(tmp_path: Path) -> None:
+    files = issued(tmp_path / "made" / "here", "client")
+    assert [_mode(path) for path in files.all] == [0o600, 0o644, 0o644]
+    assert _mode(tmp_path / "made" / "here" / "ca.key.pem") == 0o600
+    assert _mode(tmp_path / "made" / "here") == 0o700
+
+
+def test_nothing_but_the_named_files_is_left_in_the_directory(tmp_path: Path) -> None:
+    issued(tmp_path, "server", "server")
+    issued(tmp_path, "client", "client")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "ca.crt.pem",
+        "ca.key.pem",
+        "client.crt.pem",
+        "client.key.pem",
+        "server.crt.pem",
+        "server.key.pem",
+    ]
+
+
+def test_a_second_ca_never_overwrites_the_first(tmp_path: Path) -> None:
+    Authority.create(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(IdentityError, match=r"ca.key.pem: exists already"):
+        Authority.create(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_identity_is_replaced_only_when_asked_and_then_with_a_new_key_and_serial(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    first = authority.issue("alpha", "client")
+    before = first.key_path.read_bytes()
+    with pytest.raises(IdentityError, match=r"alpha.key.pem: exists already.*--force"):
+        authority.issue("alpha", "client")
+    assert first.key_path.read_bytes() == before
+    second = authority.issue("alpha", "client", replace=True)
+    assert second.key_path.read_bytes() != before
+    assert second.certificate.serial_number != first.certificate.serial_number
+    assert check_identity(second.key_path, second.certificate_path, authority.certificate_path, "client") == []
+
+
+@pytest.mark.parametrize("name", ["ca", "CA", "../evil", "a/b", "", "a b"])
+def test_no_name_leads_out_of_the_directory_or_to_the_files_of_the_ca(tmp_path: Path, name: str) -> None:
+    authority = Authority.create(tmp_path / "ca")
+    with pytest.raises(IdentityError, match="cannot be the name of a node"):
+        authority.issue(name, "client", replace=True)
+    assert len(list(tmp_path.rglob("*.pem"))) == 2
+
+
+def test_a_certificate_is_taken_by_a_machine_whose_clock_is_minutes_slow(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    slow = datetime.now(UTC) - timedelta(minutes=5)
+    assert authority.certificate.not_valid_before_utc < slow
+    assert authority.issue("alpha", "client").certificate.not_valid_before_utc < slow
+
+
+def test_a_certificate_does_not_outlive_its_ca(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path, days=30)
+    certificate = authority.issue("alpha", "client", days=825).certificate
+    assert certificate.not_valid_after_utc == authority.certificate.not_valid_after_utc
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65])
+def test_a_ca_has_a_name_that_fits_a_certificate(tmp_path: Path, name: str) -> None:
+    with pytest.raises(IdentityError, match="cannot be the name of a CA"):
+        Authority.create(tmp_path, name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _expose_key(directory: Path) -> None:
+    (directory / "ca.key.pem").chmod(0o640)
+
+
+def _lose_certificate(directory: Path) -> None:
+    (directory / "ca.crt.pem").unlink()
+
+
+def _swap_key(directory: Path) -> None:
+    (directory / "ca.key.pem").write_bytes(sign().key_pem)
+
+
+def _use_a_node(directory: Path) -> None:
+    node = sign()
+    (directory / "ca.key.pem").write_bytes(node.key_pem)
+    (directory / "ca.crt.pem").write_bytes(node.pem)
+
+
+def _expire(directory: Path) -> None:
+    pair = sign("Old CA", None, CA, begin=timedelta(days=-9), end=timedelta(days=-1))
+    (directory / "ca.key.pem").write_bytes(pair.key_pem)
+    (directory / "ca.crt.pem").write_bytes(pair.pem)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (_expose_key, r"ca.key.pem: .*open to group or others; chmod 600 "),
+        (_lose_certificate, r"ca.crt.pem: no such file; make a CA with `restpipe ca init"),
+        (_swap_key, r"ca.key.pem: is not the key of .*ca.crt.pem"),
+        (_use_a_node, r"ca.crt.pem: is not a CA's certificate"),
+        (_expire, r"ca.crt.pem: the CA expired on "),
+    ],
+)
+def test_a_ca_that_would_issue_what_nobody_accepts_is_not_loaded(
+    tmp_path: Path, break_it: Callable[[Path], None], said: str
+) -> None:
+    Authority.create(tmp_path)
+    break_it(tmp_path)
+    with pytest.raises(IdentityError, match=said):
+        Authority.load(tmp_path)
+
+
+def test_a_ca_that_openssl_made_issues_as_well(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "ca.key.pem", tmp_path / "ca.crt.pem"
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-noenc", "-keyout", key, "-out", certificate, "-subj", "/CN=Old CA")
+    key.chmod(0o600)
+    files = issued(tmp_path, "client")
+    assert openssl("verify", "-CAfile", certificate, files.certificate).endswith("OK\n")
+    assert check_identity(*files.all, "client") == []
+
+
+def test_a_ca_that_numbers_its_key_in_its_own_way_is_found_by_that_number(tmp_path: Path) -> None:
+    pair = sign("Some CA", None, CA, x509.SubjectKeyIdentifier(b"number 1"))
+    (tmp_path / "ca.key.pem").touch(mode=0o600)
+    (tmp_path / "ca.key.pem").write_bytes(pair.key_pem)
+    (tmp_path / "ca.crt.pem").write_bytes(pair.pem)
+    files = issued(tmp_path, "client")
+    assert openssl("verify", "-CAfile", files.ca, files.certificate).endswith("OK\n")
+
+
+class _WhoAmI(grpc.GenericRpcHandler):
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        async def answer(request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+            return next(iter(context.auth_context()["x509_common_name"]))
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+async def _ask(server: Files, client: Files) -> bytes:
+    """Return the name that a gRPC server sees when a client dials it with mTLS."""
+    node = grpc.aio.server(handlers=[_WhoAmI()])
+    pairs = [(server.key.read_bytes(), server.certificate.read_bytes())]
+    credentials = grpc.ssl_server_credentials(pairs, server.ca.read_bytes(), True)
+    port = node.add_secure_port("127.0.0.1:0", credentials)
+    await node.start()
+    trust = grpc.ssl_channel_credentials(
+        client.ca.read_bytes(), client.key.read_bytes(), client.certificate.read_bytes()
+    )
+    try:
+        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", trust) as channel:
+            who_am_i: Any = channel.unary_unary("/who/AmI")
+            return bytes(await who_am_i(b"", timeout=10))
+    finally:
+        await node.stop(None)
+
+
+async def test_grpc_joins_the_nodes_and_sees_the_name(tmp_path: Path) -> None:
+    server, client = issued(tmp_path, "server", "server"), issued(tmp_path, "client", "alpha")
+    assert await _ask(server, client) == b"alpha"
+
+
+async def test_grpc_refuses_a_server_certificate_used_as_a_clients(tmp_path: Path) -> None:
+    server, other = issued(tmp_path, "server", "server"), issued(tmp_path, "server", "other")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await _ask(server, other)
+
+
+@pytest.mark.parametrize(
+    ("usages", "good"),
+    [
+        ([ExtendedKeyUsageOID.CLIENT_AUTH], True),
+        ([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], False),
+        ([ExtendedKeyUsageOID.SERVER_AUTH], False),
+    ],
+)
+async def test_what_is_found_good_here_is_what_grpc_accepts(
+    tmp_path: Path, usages: list[x509.ObjectIdentifier], good: bool
+) -> None:
+    root = sign("root", None, CA)
+    server = sign("server", root, x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]))
+    (tmp_path / "server").mkdir()
+    serving = store(tmp_path / "server", server, root.pem)
+    dialling = store(tmp_path, sign("alpha", root, x509.ExtendedKeyUsage(usages)), root.pem)
+    assert (check_identity(*dialling.all, "client") == []) is good
+    try:
+        assert await _ask(serving, dialling) == b"alpha"
+        assert good
+    except grpc.aio.AioRpcError:
+        assert not good
