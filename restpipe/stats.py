@@ -247,7 +247,7 @@ def _lines(counts: dict[str, int], samples: dict[str, _Samples]) -> Iterator[byt
     for name, n in counts.items():
         yield f"{_clean(name)}:{n}|c".encode()
     for name, sampled in samples.items():
-        suffix = f"|@{sampled.rate:.6f}" if sampled.rate < 1 else ""
+        suffix = f"|@{sampled.rate:.8f}" if sampled.rate < 1 else ""
         for seconds in sampled.kept:
             yield f"{_clean(name)}:{seconds * 1000:.3f}|ms{suffix}".encode()
 

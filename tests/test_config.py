@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -471,3 +472,9 @@ def test_a_module_that_fails_while_it_is_imported_is_refused_with_the_cause(
     with pytest.raises(ConfigError, match=f"^X='broken.Mine': importing 'broken' failed: {message}$") as caught:
         import_class("broken.Mine", "X")
     assert caught.value.__cause__ is not None
+
+
+def test_a_module_that_cannot_even_be_begun_is_refused_with_the_cause_and_no_place(tmp_path: Path) -> None:
+    (tmp_path / f"garbled{EXTENSION_SUFFIXES[0]}").write_bytes(b"no shared object")
+    with pytest.raises(ConfigError, match=r"^X='garbled.Mine': importing 'garbled' failed: ImportError: [^(]*$"):
+        import_class("garbled.Mine", "X")
