@@ -76,6 +76,7 @@ class Pipe:
         departing: done once the peer accepts no new exchanges, or the pipe ended.
         ended: done with the reason once the pipe has ended.
         round_trip: seconds that the last ping took, None before the first.
+        at_most_once: verb and noun of the peer's events that must not be repeated unasked.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Pipe:
         self.departing: asyncio.Future[str] = loop.create_future()
         self.ended: asyncio.Future[PipeEnd] = loop.create_future()
         self.round_trip: float | None = None
+        self.at_most_once: frozenset[tuple[str, str]] = frozenset()
         self._tick_timer = loop.call_at(self._core.tick_due, self._tick)
 
     # Life
@@ -316,6 +318,7 @@ class Pipe:
             self._end(PipeEnd(goaway.reason, goaway.message, by_peer=True))
 
     def _take_ready(self, event: events.PeerReady) -> None:
+        self.at_most_once = frozenset((e.verb, e.noun) for e in event.hello.manifest if e.at_most_once)
         self.ready.set_result(event.hello)
 
     def _take_request(self, event: events.RequestReceived) -> None:

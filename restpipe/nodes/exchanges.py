@@ -1,0 +1,91 @@
+"""One request, from its arrival at a node to the answer of the peer: waiting for the pipe, repeating what is safe."""
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable
+from dataclasses import dataclass
+
+from restpipe.exceptions import DeadlineError, PeerAbsentError, PeerRefusedError, PipeLostError
+from restpipe.pipe import Answer, Pipe
+from restpipe.protocol.limits import INLINE_BYTES
+from restpipe_pb.v1.pipe_pb2 import Request
+
+# RFC 9110 section 9.2.2.
+IDEMPOTENT = frozenset({"get", "head", "put", "delete"})
+
+PipeTo = Callable[[float], Awaitable[Pipe]]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a request may take.
+
+    Attributes:
+        deadline: seconds for all of it.
+        connection: seconds of them to wait for a peer that is not connected.
+    """
+
+    deadline: float
+    connection: float
+
+
+async def exchange(
+    pipe_to: PipeTo, request: Request, body: AsyncIterable[bytes] | None, patience: Patience
+) -> tuple[Answer, int]:
+    """Have a request answered; return the answer and the number of times that the request was sent.
+
+    A request that never left this node is sent when the pipe is back. One that was sent and whose pipe was lost is sent
+    again only if its verb is idempotent, its handler does not object, and its body can be repeated.
+
+    Args:
+        pipe_to: returns the pipe to the peer, or waits for it for the given seconds.
+        request: without `timeout_ms`.
+        body: what follows `request.body`; cannot be repeated.
+        patience: how long it may take.
+
+    Raises:
+        EventError: it failed; the class says how, and whether it was executed.
+
+    Cancelling cancels the exchange and the peer's handler.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience.deadline
+    attempts = 0
+    while True:
+        pipe = await _pipe_in_time(pipe_to, patience, deadline - loop.time(), sent=attempts > 0)
+        attempts += 1
+        request.timeout_ms = max(1, int(1000 * (deadline - loop.time())))
+        try:
+            return await pipe.call(_for_the_pipe(request), body), attempts
+        except PeerRefusedError:
+            # Refused by a peer that stays is an answer; by one that leaves, a reason to wait for its successor.
+            if body is not None or pipe.available:
+                raise
+            attempts -= 1
+        except PipeLostError:
+            if body is not None or not is_repeatable(pipe, request):
+                raise
+
+
+def is_repeatable(pipe: Pipe, request: Request) -> bool:
+    """Whether a request whose outcome is unknown may be sent again."""
+    return request.verb in IDEMPOTENT and (request.verb, request.noun.replace("/", "_")) not in pipe.at_most_once
+
+
+async def _pipe_in_time(pipe_to: PipeTo, patience: Patience, remaining: float, *, sent: bool) -> Pipe:
+    try:
+        return await pipe_to(max(0.0, min(patience.connection, remaining)))
+    except PeerAbsentError as error:
+        if sent:
+            raise PipeLostError(f"the pipe was lost after the request was sent, and {error}") from error
+        if remaining < patience.connection:
+            raise DeadlineError(f"no pipe within {patience.deadline:g} s: {error}", executed="no") from error
+        raise
+
+
+def _for_the_pipe(request: Request) -> Request:
+    """Return what the pipe may keep: it moves the rest of a long body out of the message, which may be needed again."""
+    if len(request.body) <= INLINE_BYTES:
+        return request
+    copy = Request()
+    copy.CopyFrom(request)
+    return copy

@@ -1,0 +1,110 @@
+"""What server and client nodes have in common."""
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from restpipe.config import NodeSettings, import_class
+from restpipe.handlers.connection_events import Notifier
+from restpipe.handlers.context import PeerContext
+from restpipe.handlers.dispatch import Dispatcher
+from restpipe.handlers.threads import HandlerThreads
+from restpipe.identity import Identity, load_identity
+from restpipe.pipe import Pipe
+from restpipe.protocol.limits import Limits
+from restpipe.stats import stats_to
+from restpipe.transport.carrier import Carrier
+
+log = logging.getLogger(__name__)
+
+# Seconds that hooks which are due when a node stops have to finish.
+HOOK_PATIENCE = 1.0
+
+
+class Node(ABC):
+    """A node: an identity, an event handler, pipes.
+
+    Made and used within a running event loop.
+
+    Args:
+        settings: of this node.
+
+    Raises:
+        IdentityError: its key or certificates cannot be used.
+        ConfigError: a class that the settings name cannot be used.
+
+    Attributes:
+        settings: as given.
+        identity: key, certificate and CA certificate.
+        dispatcher: serves the peers' requests.
+    """
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        self.identity: Identity = load_identity(
+            settings.key_path, settings.crt_path, settings.ca_crt_path, settings.node
+        )
+        self.limits = Limits(
+            max_exchanges=settings.max_exchanges,
+            heartbeat_interval=settings.heartbeat_interval_s,
+            heartbeat_timeout=settings.heartbeat_timeout_s,
+        )
+        self.stats = stats_to(settings.statsd_host, settings.statsd_port)
+        self.threads = HandlerThreads(settings.handler_threads)
+        self.handler = self._make("event_handler")
+        self.dispatcher = Dispatcher(
+            self.handler,
+            threads=self.threads,
+            max_body=settings.max_body_bytes,
+            send_tracebacks=settings.send_tracebacks,
+            stats=self.stats,
+        )
+        self.notifier = Notifier(self.threads)
+        self._loop = asyncio.get_running_loop()
+        self._notifying: asyncio.Task[None] | None = None
+
+    @property
+    @abstractmethod
+    def pipes(self) -> tuple[Pipe, ...]:
+        """The live pipes."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin to listen, or to dial."""
+        self.stats.start()
+        self._notifying = self._loop.create_task(self.notifier.run(), name="hooks")
+
+    @abstractmethod
+    async def stop(self, grace: float) -> None:
+        """Let what is in flight finish for at most `grace` seconds, and end all pipes."""
+        await self.notifier.settle(HOOK_PATIENCE)
+        if self._notifying is not None:
+            self._notifying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._notifying
+        await self.stats.stop()
+
+    def make_pipe(self, carrier: Carrier, *, dials: bool) -> Pipe:
+        """Return a pipe over a carrier, to be run."""
+        return Pipe(
+            carrier,
+            dials=dials,
+            limits=self.limits,
+            manifest=self.dispatcher.events.manifest,
+            serve=self.dispatcher.serve,
+            stats=self.stats,
+        )
+
+    def context_of(self, pipe: Pipe) -> PeerContext:
+        """Return what a hook is told of the peer."""
+        settings = self.settings
+        return PeerContext(pipe, self._loop, settings.request_timeout_s, settings.max_body_bytes)
+
+    def _make(self, field: str) -> Any:
+        """Make an object of the class that a setting names."""
+        path: str = getattr(self.settings, field)
+        cls: Callable[[], Any] = import_class(path, self.settings.variable(field))
+        return cls()

@@ -1,0 +1,102 @@
+"""Which clients are connected, by name and by address."""
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import Iterator
+
+from restpipe.exceptions import PeerAbsentError, PeerAmbiguousError, PeerUnknownError
+from restpipe.nodes.resolver import CachedResolver
+from restpipe.pipe import Pipe
+
+
+class Registry:
+    """The live pipes of a server node: one for each certificate name.
+
+    Args:
+        resolver: for host names.
+        grace: seconds after the start for which a name that nobody has borne yet is waited for like a known one:
+        clients
+            of a server that was restarted are on their way.
+    """
+
+    def __init__(self, resolver: CachedResolver, grace: float) -> None:
+        self._resolver = resolver
+        self._loop = asyncio.get_running_loop()
+        self._grace_ends = self._loop.time() + grace
+        self._pipes: dict[str, Pipe] = {}
+        self._known: set[str] = set()
+        self._added: asyncio.Future[None] = self._loop.create_future()
+
+    def __len__(self) -> int:
+        return len(self._pipes)
+
+    def __iter__(self) -> Iterator[Pipe]:
+        return iter(list(self._pipes.values()))
+
+    def add(self, pipe: Pipe) -> Pipe | None:
+        """Make a pipe the one of its name; return the one that it replaces."""
+        name = pipe.peer.name
+        replaced = self._pipes.get(name)
+        self._pipes[name] = pipe
+        self._known.add(name)
+        added, self._added = self._added, self._loop.create_future()
+        added.set_result(None)
+        return replaced
+
+    def remove(self, pipe: Pipe) -> bool:
+        """Forget a pipe, unless another took its place; say whether it was there."""
+        if self._pipes.get(pipe.peer.name) is not pipe:
+            return False
+        del self._pipes[pipe.peer.name]
+        return True
+
+    async def pipe_to(self, target: str, wait: float) -> Pipe:
+        """Return the pipe to a client.
+
+        Args:
+            target: certificate name; or IP address, or host name that resolves to one, of a client.
+            wait: seconds to wait for a client that is not connected.
+
+        Raises:
+            PeerAbsentError: it did not connect in time.
+            PeerUnknownError: nothing suggests that such a client exists.
+            PeerAmbiguousError: several clients have that address.
+        """
+        pipe = self._pipes.get(target)
+        if pipe is not None and pipe.available:
+            return pipe
+        deadline = self._loop.time() + wait
+        while True:
+            # Taken first, so that a client that comes while the name is resolved is not missed.
+            added = self._added
+            known = target in self._known
+            if known:
+                pipe = self._pipes.get(target)
+            else:
+                addresses = await self._addresses(target)
+                pipe = self._by_address(target, addresses)
+                known = bool(addresses)
+            if pipe is not None and pipe.available:
+                return pipe
+            ends = deadline if known else min(deadline, self._grace_ends)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(ends):
+                    await asyncio.shield(added)
+                    continue
+            if known:
+                raise PeerAbsentError(f"client {target!r} is not connected, and did not connect within {wait:g} s")
+            raise PeerUnknownError(f"{target!r} is no client's name, and resolves to no address")
+
+    async def _addresses(self, target: str) -> tuple[str, ...]:
+        try:
+            return (str(ipaddress.ip_address(target.strip("[]"))),)
+        except ValueError:
+            return tuple(await self._resolver.resolve(target))
+
+    def _by_address(self, target: str, addresses: tuple[str, ...]) -> Pipe | None:
+        pipes = [pipe for pipe in self._pipes.values() if pipe.peer.address in addresses and pipe.available]
+        if len(pipes) > 1:
+            names = ", ".join(sorted(pipe.peer.name for pipe in pipes))
+            raise PeerAmbiguousError(f"{target!r} is the address of several clients: {names}")
+        return pipes[0] if pipes else None

@@ -1,0 +1,72 @@
+"""From a host name to IP addresses, for names that no client's certificate bears."""
+
+import asyncio
+import inspect
+import socket
+from collections.abc import Awaitable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from restpipe.handlers.threads import HandlerThreads
+
+# A name is looked up again after this many seconds.
+CACHE_TIME = 5.0
+# Names that are remembered.
+CACHE_SIZE = 1024
+
+
+class HostnameResolver:
+    """Base of resolvers: override `resolve`."""
+
+    def resolve(self, hostname: str) -> "str | Iterable[str] | Awaitable[str | Iterable[str]]":
+        """Return the IP address or addresses of a host name, as the server sees the client; none where it has none.
+
+        May be `async def`; otherwise it runs in a thread.
+        """
+        raise NotImplementedError
+
+
+class DnsResolver(HostnameResolver):
+    """Resolves as the system does: /etc/hosts, DNS."""
+
+    async def resolve(self, hostname: str) -> list[str]:
+        """Return the addresses of a host name, IPv4 and IPv6."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(hostname, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return []
+        return [str(address[0]) for *_, address in found]
+
+
+class CachedResolver:
+    """Asks a resolver, and remembers its answers for a few seconds: they are needed for each request.
+
+    Args:
+        resolver: the user's, or `DnsResolver`.
+        threads: for one that is not asynchronous.
+    """
+
+    def __init__(self, resolver: HostnameResolver, threads: HandlerThreads) -> None:
+        self._resolver = resolver
+        self._threads = threads
+        self._cache: dict[str, tuple[float, tuple[str, ...]]] = {}
+
+    async def resolve(self, hostname: str) -> Sequence[str]:
+        """Return the addresses of a host name.
+
+        Raises:
+            Exception: what the user's resolver raises.
+        """
+        now = asyncio.get_running_loop().time()
+        expires, addresses = self._cache.get(hostname, (0.0, ()))
+        if now < expires:
+            return addresses
+        call = partial(self._resolver.resolve, hostname)
+        found: Any = call() if inspect.iscoroutinefunction(call.func) else await self._threads.run(call)
+        if inspect.isawaitable(found):
+            found = await found
+        addresses = (found,) if isinstance(found, str) else tuple(dict.fromkeys(found or ()))
+        while len(self._cache) >= CACHE_SIZE:
+            del self._cache[next(iter(self._cache))]
+        self._cache[hostname] = (now + CACHE_TIME, addresses)
+        return addresses

@@ -1,0 +1,144 @@
+"""The server node: accepts pipes, and finds the one to a client."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from restpipe.config import ServerSettings
+from restpipe.exceptions import ConnectError
+from restpipe.handlers.connection_events import ServerConnectionStateEvents
+from restpipe.nodes.node import Node
+from restpipe.nodes.registry import Registry
+from restpipe.nodes.resolver import CachedResolver
+from restpipe.pipe import Pipe
+from restpipe.transport.carrier import Carrier
+from restpipe.transport.grpc_server import PipeListener
+from restpipe_pb.v1.pipe_pb2 import Goaway
+
+log = logging.getLogger(__name__)
+
+# Seconds between two `idle` events while nothing is connected.
+IDLE_INTERVAL = 60.0
+
+
+class ServerNode(Node):
+    """A server node.
+
+    Args:
+        settings: of this node.
+        idle_interval: seconds between two `idle` events.
+
+    Raises:
+        IdentityError: its key or certificates cannot be used.
+        ConfigError: a class that the settings name cannot be used.
+
+    Attributes:
+        port: TCP port that it listens on, once started.
+        registry: the clients that are connected.
+    """
+
+    settings: ServerSettings
+
+    def __init__(self, settings: ServerSettings, *, idle_interval: float = IDLE_INTERVAL) -> None:
+        super().__init__(settings)
+        self.port = settings.bind_port
+        resolver = CachedResolver(self._make("client_hostname_resolver"), self.threads)
+        self.registry = Registry(resolver, grace=settings.connection_wait_timeout_s)
+        self._events: Any = (
+            self._make("connection_events") if settings.connection_events else ServerConnectionStateEvents()
+        )
+        self._listener = PipeListener(self.identity, self.limits, self._accept)
+        self._idle_interval = idle_interval
+        self._idle_since = datetime.now(UTC)
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def pipes(self) -> tuple[Pipe, ...]:
+        """The live pipes, one for each client."""
+        return tuple(self.registry)
+
+    async def pipe_to(self, target: str, wait: float) -> Pipe:
+        """Return the pipe to a client; see `Registry.pipe_to`."""
+        return await self.registry.pipe_to(target, wait)
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+        self.port = await self._listener.start(self.settings.bind_interface, self.settings.bind_port)
+        await super().start()
+        self._begin_idling()
+
+    async def stop(self, grace: float) -> None:
+        """Let what is in flight finish for at most `grace` seconds, and end all pipes."""
+        self._stop_idling()
+        await self._listener.drain()
+        await asyncio.gather(*(pipe.drain(grace) for pipe in self.pipes))
+        await self._listener.stop(grace=1.0)
+        await super().stop(grace)
+
+    async def _accept(self, carrier: Carrier) -> None:
+        """Run the pipe of a new connection until it ends."""
+        pipe = self.make_pipe(carrier, dials=False)
+        run = self._loop.create_task(pipe.run(), name=f"pipe {pipe.peer.name}")
+        try:
+            await self._serve(pipe)
+        finally:
+            if not pipe.ended.done():  # this call was cancelled
+                run.cancel()
+            await asyncio.wait({run})
+
+    async def _serve(self, pipe: Pipe) -> None:
+        peer = pipe.peer
+        try:
+            hello = await pipe.wait_ready()
+        except ConnectError as error:
+            log.warning("client %s (%s) did not complete its connection: %s", peer.name, peer.address, error)
+            return
+        replaced = self.registry.add(pipe)
+        if replaced is not None:
+            log.warning(
+                "client %s connected again from %s and takes over from its connection from %s",
+                peer.name, peer.address, replaced.peer.address,
+            )  # fmt: skip
+            replaced.close(Goaway.TAKEOVER, f"{peer.name} connected again, from {peer.address}")
+        log.info("client %s connected from %s (%s)", peer.name, peer.address, hello.software)
+        self._stop_idling()
+        self._tell("connection_added", peer.address, len(self.registry))
+        context = self.context_of(pipe)
+        self._hook("start_hook", context)
+        end = await asyncio.shield(pipe.ended)
+        self.registry.remove(pipe)
+        log.info("client %s disconnected: %s", peer.name, end.message)
+        self._tell("connection_removed", peer.address, len(self.registry))
+        self._hook("stop_hook", context)
+        if not len(self.registry):
+            self._begin_idling()
+
+    def _tell(self, event: str, *arguments: object) -> None:
+        hook = getattr(self._events, event, None)
+        if hook is not None:
+            self.notifier.notify(hook, *arguments)
+
+    def _hook(self, name: str, *arguments: object) -> None:
+        hook = getattr(self.handler, name, None)
+        if hook is not None:
+            self.notifier.notify(hook, *arguments)
+
+    def _begin_idling(self) -> None:
+        self._stop_idling()
+        self._idle_since = datetime.now(UTC)
+        self._idle_timer = self._loop.call_later(self._idle_interval, self._idle)
+
+    def _stop_idling(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _idle(self) -> None:
+        duration = (datetime.now(UTC) - self._idle_since).total_seconds()
+        self._tell("idle", self._idle_since, duration)
+        self._idle_timer = self._loop.call_later(self._idle_interval, self._idle)
