@@ -104,6 +104,7 @@ class EventError(RestPipeError):
         retryable: whether sending the same request again is safe and may succeed.
         exception_class: name of the exception's class that the caller is shown.
         traceback: the handler's traceback, where it is disclosed.
+        instance: the exchange that failed, "" where there was none.
     """
 
     status: ClassVar[int]
@@ -116,6 +117,7 @@ class EventError(RestPipeError):
         super().__init__(message)
         self.exception_class = exception_class or type(self).__name__
         self.traceback = traceback
+        self.instance = ""
 
 
 class NotSentError(EventError):

@@ -118,6 +118,11 @@ class Answer:
         self.response = response
         self.body = call.body
 
+    @property
+    def uploading(self) -> bool:
+        """Whether the body of the request is still being sent."""
+        return self._call.upload is not None and not self._call.upload.done()
+
     def close(self) -> None:
         """Cancel the exchange where it is not over. The handler is told."""
         if not self.body.complete:

@@ -197,6 +197,9 @@ class Pipe:
         except asyncio.CancelledError:
             self.cancel_call(call, "the caller went away")
             raise
+        except EventError as error:
+            error.instance = f"urn:restpipe:exchange:{self.peer.name}:{exchange_id}"
+            raise
 
     def cancel_call(self, call: Call, message: str) -> None:
         """End a call of this node: nobody wants the answer."""

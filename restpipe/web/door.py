@@ -1,0 +1,105 @@
+"""Who may come in: names that the node answers to, no other site's pages, and the bearer token."""
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from restpipe.config import TcpBind, WebBind
+from restpipe.exceptions import BadRequestError, ForbiddenError, MisdirectedError, UnauthorizedError
+
+# Host values that were found good are remembered, up to this many.
+_MEMORY = 256
+
+
+class Door:
+    """Checks the headers of a request before anything is done.
+
+    Args:
+        bind: where the web server listens. Behind a unix socket stands a proxy of the operator's, which knows its
+        names.
+        names: names of the node beside those of the local machine.
+        token: what callers must show, "" for none: as a bearer token (RFC 6750), or as the password of HTTP Basic,
+        which
+            browsers ask for.
+    """
+
+    def __init__(self, bind: WebBind, names: Iterable[str], token: str) -> None:
+        self._any_host = not isinstance(bind, TcpBind)
+        own = (bind.host,) if isinstance(bind, TcpBind) else ()
+        self._names = {name.lower() for name in ("localhost", socket.gethostname(), *own, *names)}
+        self._good_hosts: set[bytes] = set()
+        self._token = token.encode()
+
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Let a request in.
+
+        Raises:
+            BadRequestError: it has several Host headers (RFC 9112 section 3.2).
+            MisdirectedError: Host is none of the node's names, as after DNS rebinding.
+            ForbiddenError: a page of another site sent it.
+            UnauthorizedError: the token is missing or wrong.
+        """
+        host = origin = site = authorization = b""
+        for name, value in headers:
+            if name == b"host":
+                if host:
+                    raise BadRequestError("there are several Host headers")
+                host = value
+            elif name == b"origin":
+                origin = value
+            elif name == b"sec-fetch-site":
+                site = value
+            elif name == b"authorization":
+                authorization = value
+        if host and host not in self._good_hosts:
+            self._check_host(host)
+        if site == b"cross-site" or (origin and not self._is_own(origin, host)):
+            raise ForbiddenError("a page of another site may not call this node")
+        if self._token and not self._shows_token(authorization):
+            raise UnauthorizedError("this node wants its token (RP_WEB_TOKEN): Authorization: Bearer ...")
+
+    def _check_host(self, host: bytes) -> None:
+        text = host.decode("latin-1").lower()
+        name = _without_port(text)
+        # A rebound name is a name: an address in Host means that the caller chose this address.
+        if not self._any_host and name not in self._names and not _is_address(name):
+            raise MisdirectedError(f"{text!a} is none of this node's names; RP_WEB_HOSTS adds to them")
+        if len(self._good_hosts) < _MEMORY:
+            self._good_hosts.add(host)
+
+    def _is_own(self, origin: bytes, host: bytes) -> bool:
+        try:
+            netloc = urlsplit(origin.decode("latin-1")).netloc.lower()
+        except ValueError:
+            return False
+        return bool(netloc) and netloc == host.decode("latin-1").lower()
+
+    def _shows_token(self, authorization: bytes) -> bool:
+        scheme, _, credentials = authorization.partition(b" ")
+        shown = credentials.strip()
+        if scheme.lower() == b"basic":
+            try:
+                _, _, shown = base64.b64decode(shown, validate=True).partition(b":")
+            except binascii.Error:
+                return False
+        elif scheme.lower() != b"bearer":
+            return False
+        return hmac.compare_digest(shown, self._token)
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,318 @@
+"""The event routes: ASGI in front of FastAPI, whose routing alone would cost as much as the rest of a request."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, NamedTuple
+
+from restpipe.exceptions import BadAnswerError, BadRequestError, EventError, InternalError, WrongVerbError
+from restpipe.handlers.events import VERBS
+from restpipe.nodes.exchanges import Patience, PipeTo, exchange
+from restpipe.pipe import Answer
+from restpipe.web.door import Door
+from restpipe.web.paths import parse_event_path, parse_query
+from restpipe.web.problems import RETURN_CODE, RawHeaders, problem
+from restpipe_pb.v1.pipe_pb2 import Header, Parameter, Request, Response
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Finds the way to the peer that the first part of a path names, with the rest of the path.
+Route = Callable[[bytes], tuple[PipeTo, bytes]]
+
+# A body up to this size, in bytes, is held, so that the request can be repeated; a larger one passes through.
+HELD_BODY = 64 * 1024
+# Seconds after which a caller is watched for hanging up. Most have their answer by then.
+WATCH_AFTER = 0.1
+
+_VERB = {verb.upper(): verb for verb in VERBS}
+_ALL_VERBS = tuple(VERBS)
+# RFC 9110 section 7.6.1, and what travels in fields of its own.
+_NOT_FORWARDED = frozenset(
+    b"connection content-length content-type keep-alive proxy-authorization proxy-connection te trailer"
+    b" transfer-encoding upgrade prefer x-event-timeout".split()
+)
+_BODILESS = frozenset((204, 205, 304))
+_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
+_UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class CallerGone(Exception):  # noqa: N818 - not an error: the caller may leave
+    """The HTTP client hung up."""
+
+
+class _Head(NamedTuple):
+    """What the headers of a request say."""
+
+    headers: list[Header]
+    content_type: str
+    length: int | None
+    chunked: bool
+    patience: Patience
+
+
+class Gateway:
+    """Serves the event routes of a node, and hands everything else to FastAPI.
+
+    Args:
+        app: the FastAPI application.
+        door: lets requests in.
+        prefix: of the event routes, such as b"/client/".
+        route: finds the peer.
+        patience: how long a request may take unless it says otherwise.
+        max_timeout: seconds that a request may ask for.
+    """
+
+    def __init__(
+        self, app: App, *, door: Door, prefix: bytes, route: Route, patience: Patience, max_timeout: float
+    ) -> None:
+        self._app = app
+        self._door = door
+        self._prefix = prefix
+        self._route = route
+        self._patience = patience
+        self._max_timeout = max_timeout
+        self._loop = asyncio.get_running_loop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._door.check(scope["headers"])
+        except EventError as error:
+            await _send_problem(scope, send, error)
+            return
+        if scope["type"] == "http" and scope["raw_path"].startswith(self._prefix):
+            await self._serve(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            answer, attempts = await self._exchange(scope, receive)
+        except CallerGone:
+            return
+        except EventError as error:
+            await _send_problem(scope, send, error)
+            return
+        except Exception as error:
+            log.exception("%s %s failed", scope["method"], ascii(scope["path"]))
+            await _send_problem(scope, send, InternalError(f"{type(error).__name__}: {error}"))
+            return
+        try:
+            await self._send_answer(scope, receive, send, answer, attempts)
+        finally:
+            answer.close()
+
+    async def _exchange(self, scope: Scope, receive: Receive) -> tuple[Answer, int]:
+        verb = _VERB.get(scope["method"])
+        if verb is None:
+            raise WrongVerbError(f"{scope['method']} is no verb of events", allow=_ALL_VERBS)
+        pipe_to, rest = self._route(scope["raw_path"][len(self._prefix) :])
+        path = parse_event_path(rest)
+        head = self._read_head(scope["headers"])
+        request = Request(
+            verb=verb,
+            noun=path.noun,
+            arguments=path.arguments,
+            headers=head.headers,
+            content_type=head.content_type,
+            body_length=head.length,
+        )
+        if scope["query_string"]:
+            request.query.extend(Parameter(name=n, value=v) for n, v in parse_query(scope["query_string"]))
+        body: AsyncIterator[bytes] | None = None
+        if head.length or head.chunked:
+            request.body, more = await _read_body(receive, HELD_BODY)
+            if more:
+                body = _rest_of_body(receive)
+        if body is not None:
+            # What arrives tells of a caller that hung up.
+            return await exchange(pipe_to, request, body, head.patience)
+        with _Watch(self._loop, receive):
+            return await exchange(pipe_to, request, None, head.patience)
+
+    def _read_head(self, raw: RawHeaders) -> _Head:
+        headers: list[Header] = []
+        content_type = ""
+        length: int | None = None
+        chunked = False
+        deadline, connection = self._patience.deadline, self._patience.connection
+        for name, value in raw:
+            if name not in _NOT_FORWARDED:
+                headers.append(Header(name=name.decode("latin-1"), value=value.decode("latin-1")))
+            elif name == b"content-type":
+                content_type = value.decode("latin-1")
+            elif name == b"content-length":
+                length = _number(value, "Content-Length")
+            elif name == b"transfer-encoding":
+                chunked = True
+            elif name == b"x-event-timeout":
+                deadline = min(_seconds(value), self._max_timeout)
+            elif name == b"prefer" and (wait := _WAIT.search(value)):
+                connection = float(wait[1])
+        return _Head(headers, content_type, length, chunked, Patience(deadline, connection))
+
+    async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:
+        response = answer.response
+        try:
+            headers = _answer_headers(response, attempts)
+            body = answer.body.take_now() if answer.body.complete else None
+        except BadAnswerError as error:
+            await _send_problem(scope, send, error)
+            return
+        bodiless = scope["method"] == "HEAD" or response.status in _BODILESS
+        if body is not None:
+            if not bodiless:
+                headers.append((b"content-length", b"%d" % len(body)))
+            elif response.HasField("body_length") and response.status != 204:
+                headers.append((b"content-length", b"%d" % response.body_length))
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.body", "body": b"" if bodiless else body})
+            return
+        if response.HasField("body_length"):
+            headers.append((b"content-length", b"%d" % response.body_length))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        try:
+            with _Watch(self._loop, receive, answer):
+                async for piece in answer.body:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except CallerGone:
+            return
+        except EventError as error:
+            # Returning without the end of the body makes the server close the connection: the caller sees the break.
+            log.warning("the answer to %s %s broke: %s", scope["method"], ascii(scope["path"]), error)
+            return
+        await send({"type": "http.response.body", "body": b""})
+
+
+class _Watch:
+    """Cancels the current task once the caller hangs up, and turns the cancellation into `CallerGone`.
+
+    Most requests are over before it begins to watch, so that it costs them one timer. While the body of the request is
+    still being read, it is left to that to notice.
+    """
+
+    __slots__ = ("_answer", "_gone", "_loop", "_receive", "_task", "_timer", "_watcher")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, answer: Answer | None = None) -> None:
+        self._loop = loop
+        self._receive = receive
+        self._answer = answer
+        self._gone = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task(self._loop)
+        self._timer = self._loop.call_later(WATCH_AFTER, self._begin)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._gone and isinstance(error, asyncio.CancelledError):
+            if self._task is not None:
+                self._task.uncancel()
+            raise CallerGone from None
+
+    def _begin(self) -> None:
+        if self._answer is not None and self._answer.uploading:
+            self._timer = self._loop.call_later(WATCH_AFTER, self._begin)
+            return
+        self._watcher = self._loop.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def _read_body(receive: Receive, most: int) -> tuple[bytes, bool]:
+    """Read a body until it ends or has more than `most` bytes; return it and whether more follows.
+
+    Raises:
+        CallerGone: the caller hung up before its end.
+    """
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise CallerGone
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return body, False
+    parts = [body]
+    size = len(body)
+    while size <= most:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if not message.get("more_body", False):
+            return b"".join(parts), False
+    return b"".join(parts), True
+
+
+async def _rest_of_body(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequestError("the caller hung up before the end of its body")
+        if body := message.get("body", b""):
+            yield body
+        if not message.get("more_body", False):
+            return
+
+
+def _answer_headers(response: Response, attempts: int) -> RawHeaders:
+    """Return the headers of an answer, its length apart.
+
+    Raises:
+        BadAnswerError: the peer sent what would break the answer apart.
+    """
+    headers: RawHeaders = [(RETURN_CODE, b"%d" % response.return_code)]
+    if response.content_type:
+        headers.append((b"content-type", _value(response.content_type)))
+    if attempts > 1:
+        headers.append((b"x-event-attempts", b"%d" % attempts))
+    for header in response.headers:
+        headers.append((_value(header.name), _value(header.value)))
+    return headers
+
+
+def _value(text: str) -> bytes:
+    if _UNSAFE.search(text):
+        raise BadAnswerError("the peer's answer has a header with control characters")
+    return text.encode("latin-1", "replace")
+
+
+def _number(value: bytes, name: str) -> int:
+    if not value.isdigit():
+        raise BadRequestError(f"{name} is not a number")
+    return int(value)
+
+
+def _seconds(value: bytes) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise BadRequestError(f"X-Event-Timeout: {value.decode('latin-1')!a} is not a number of seconds above 0")
+    return seconds
+
+
+async def _send_problem(scope: Scope, send: Send, error: EventError) -> None:
+    status, headers, body = problem(error)
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -1,0 +1,75 @@
+"""From the raw path of a URL to the noun and the arguments of an event.
+
+The raw path, because a decoded one has lost the difference between a slash and %2F.
+"""
+
+import re
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from restpipe.exceptions import BadRequestError
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+# More parameters than any handler takes; a bound on the work that a query can cause.
+MAX_QUERY_PARAMETERS = 1000
+
+
+class EventPath(NamedTuple):
+    """What a path asks for.
+
+    Attributes:
+        noun: parts joined by slashes, decoded.
+        arguments: positional ones, decoded.
+    """
+
+    noun: str
+    arguments: list[str]
+
+
+def parse_event_path(raw: bytes) -> EventPath:
+    """Split `cat//hello%20/world` into noun and arguments.
+
+    Left of the first `//` stands the noun, right of it the arguments, separated by slashes and decoded one by one:
+    `cat//` passes one empty argument, `cat` none.
+
+    Raises:
+        BadRequestError: it is not percent-encoded UTF-8.
+    """
+    noun, separator, arguments = raw.partition(b"//")
+    decoded = [decode(argument) for argument in arguments.split(b"/")] if separator else []
+    return EventPath(decode(noun.strip(b"/")), decoded)
+
+
+def decode(raw: bytes) -> str:
+    """Percent-decode a part of a path.
+
+    Raises:
+        BadRequestError: it is not percent-encoded UTF-8, or has a NUL.
+    """
+    try:
+        if b"%" not in raw:
+            return raw.decode("utf-8")
+        if _BAD_ESCAPE.search(raw):
+            raise BadRequestError(f"{raw.decode('latin-1')!a} has a % that is not followed by two hex digits")
+        text = unquote_to_bytes(raw).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequestError(f"{raw.decode('latin-1')!a} is not percent-encoded UTF-8") from error
+    if "\0" in text:
+        raise BadRequestError("a path has no NUL")
+    return text
+
+
+def parse_query(raw: bytes) -> list[tuple[str, str]]:
+    """Decode a query, repeats and empty values kept.
+
+    Raises:
+        BadRequestError: it is not percent-encoded UTF-8, or has too many parameters.
+    """
+    try:
+        return parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_PARAMETERS
+        )
+    except UnicodeDecodeError as error:
+        raise BadRequestError("the query is not percent-encoded UTF-8") from error
+    except ValueError as error:
+        raise BadRequestError(f"the query has more than {MAX_QUERY_PARAMETERS} parameters") from error

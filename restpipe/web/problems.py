@@ -1,0 +1,46 @@
+"""From an `EventError` to its HTTP answer: `application/problem+json`, RFC 9457."""
+
+import json
+
+from restpipe.exceptions import EventError, NotSentError, UnauthorizedError, WrongVerbError
+
+RETURN_CODE = b"x-event-return-code"
+PROBLEM_TYPE = b"application/problem+json"
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
+    """Return status, headers and body of the answer that tells of `error`."""
+    document = {
+        "type": f"urn:restpipe:{_slug(type(error).__name__)}",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+        "instance": error.instance,
+        "executed": error.executed,
+        "retryable": error.retryable,
+        "exception": {"class": error.exception_class, "message": str(error), "traceback": error.traceback},
+    }
+    if not error.instance:
+        del document["instance"]
+    body = json.dumps(document).encode()
+    headers = [
+        (b"content-type", PROBLEM_TYPE),
+        (b"content-length", b"%d" % len(body)),
+        (RETURN_CODE, b"%d" % error.return_code),
+    ]
+    if isinstance(error, WrongVerbError):
+        headers.append((b"allow", ", ".join(error.allow).upper().encode("latin-1", "replace")))
+    elif isinstance(error, NotSentError) and error.status == 503:
+        headers.append((b"retry-after", b"1"))
+    elif isinstance(error, UnauthorizedError):
+        # Basic, with the token as password, lets browsers ask for it.
+        headers.append((b"www-authenticate", b'Bearer realm="restpipe", Basic realm="restpipe"'))
+    return error.status, headers, body
+
+
+def _slug(class_name: str) -> str:
+    """Turn `PeerAbsentError` into `peer-absent`."""
+    name = class_name.removesuffix("Error")
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")
