@@ -29,7 +29,7 @@ _KINDS: dict[type[EventError], Failure.Kind.ValueType] = {
     PeerRefusedError: Failure.BUSY,
     BadResultError: Failure.BAD_RESULT,
 }
-# A failure travels in one envelope. The end of a traceback tells more than its beginning.
+# Bytes. A failure travels in one envelope, which fits the smallest frame that a peer may be limited to.
 _MAX_MESSAGE = 8 * 1024
 _MAX_TRACEBACK = 32 * 1024
 _CLASSES = {kind: error for error, kind in _KINDS.items()}
@@ -39,11 +39,17 @@ def to_failure(error: EventError) -> Failure:
     """Turn an error of this node into what its caller is told."""
     return Failure(
         kind=_KINDS.get(type(error), Failure.INTERNAL),
-        message=str(error)[:_MAX_MESSAGE],
-        exception_class=error.exception_class[:_MAX_MESSAGE],
-        traceback=error.traceback[-_MAX_TRACEBACK:],
+        message=_encoded(str(error))[:_MAX_MESSAGE].decode(errors="ignore"),
+        exception_class=_encoded(error.exception_class)[:_MAX_MESSAGE].decode(errors="ignore"),
+        # The end of a traceback tells more than its beginning.
+        traceback=_encoded(error.traceback)[-_MAX_TRACEBACK:].decode(errors="ignore"),
         allow=error.allow if isinstance(error, WrongVerbError) else (),
     )
+
+
+def _encoded(text: str) -> bytes:
+    """Encode what a handler said, also where it names a file whose name is no UTF-8: Python has surrogates for that."""
+    return text.encode(errors="backslashreplace")
 
 
 def from_failure(failure: Failure) -> EventError:
