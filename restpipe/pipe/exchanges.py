@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING
 
-from restpipe.exceptions import EventError
+from restpipe.exceptions import BadAnswerError, EventError
 from restpipe.pipe.body import Body
 from restpipe.protocol.failures import from_failure, to_failure
 from restpipe.transport.carrier import Peer
@@ -79,13 +79,14 @@ class Call(LiveExchange):
 
     def answer(self, response: Response) -> None:
         """Hand the response to whoever waits."""
+        # Even where the caller was cancelled a moment ago: pieces of the body may follow before that is known.
+        self.make_body(response)
         if self.head.done():
             return
         if response.HasField("failure"):
             self.head.set_exception(from_failure(response.failure))
-            return
-        self.make_body(response)
-        self.head.set_result(Answer(self, response))
+        else:
+            self.head.set_result(Answer(self, response))
 
     def fail(self, error: EventError) -> None:
         """Let whoever waits for the response, or reads its body, see `error`."""
@@ -126,6 +127,7 @@ class Answer:
     def close(self) -> None:
         """Cancel the exchange where it is not over. The handler is told."""
         if not self.body.complete:
+            self.body.fail(BadAnswerError("the answer was closed before its end"))
             self._call.cancel("the caller closed the answer")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from restpipe.exceptions import (
@@ -74,7 +75,8 @@ class Pipe:
         peer: the node at the other end.
         ready: done with the peer's Hello once exchanges can be opened.
         departing: done once the peer accepts no new exchanges, or the pipe ended.
-        ended: done with the reason once the pipe has ended.
+        ended: done with the reason once the pipe has ended. Await these three shielded, or with `asyncio.wait`: an
+            `await` that is cancelled cancels what it waits for.
         round_trip: seconds that the last ping took, None before the first.
         at_most_once: verb and noun of the peer's events that must not be repeated unasked.
     """
@@ -99,7 +101,6 @@ class Pipe:
         )
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._drained: dict[int, asyncio.Future[None]] = {}
         self._writer_idle: asyncio.Future[None] | None = None
         self._draining = False
@@ -123,7 +124,11 @@ class Pipe:
         reader = self._loop.create_task(self._read(), name=f"pipe {self.peer.name} reader")
         writer = self._loop.create_task(self._write(), name=f"pipe {self.peer.name} writer")
         try:
-            return await asyncio.shield(self.ended)
+            # A task that ends before the pipe does has failed; the pipe must not outlive it.
+            waiters: set[asyncio.Future[Any]] = {self.ended, reader, writer}
+            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+            self._end(PipeEnd(Goaway.UNSPECIFIED, "the pipe failed on this side", by_peer=False))
+            return self.ended.result()
         finally:
             self._end(PipeEnd(Goaway.UNSPECIFIED, "it was cancelled", by_peer=False))
             await self._close(reader, writer)
@@ -270,13 +275,16 @@ class Pipe:
         """
         core = self._core
         async for piece in pieces:
-            if not core.is_open(exchange_id):
+            if self.ended.done() or not core.is_open(exchange_id):
                 return
             core.send_body(exchange_id, piece, more=True)
             self._wake_writer()
             if core.buffered(exchange_id) > LOW_WATER:
                 waiter = self._drained[exchange_id] = self._loop.create_future()
-                await waiter
+                try:
+                    await waiter
+                finally:
+                    self._drained.pop(exchange_id, None)
             if progress is not None:
                 progress()
         core.send_body(exchange_id, b"", more=False)
@@ -290,8 +298,8 @@ class Pipe:
     async def _handle(self, incoming: Incoming) -> None:
         try:
             await self._serve(incoming)
-            if not incoming.responded:
-                raise InternalError("the handler's side gave no answer")
+            if self._core.is_open(incoming.id):
+                raise InternalError("the handler's side did not complete its answer")
         except asyncio.CancelledError:
             if not incoming.abandoned:
                 incoming.fail(InternalError("the handler's side was cancelled"))
@@ -300,9 +308,11 @@ class Pipe:
         except Exception as error:
             log.exception("exchange %d of %s failed", incoming.id, self.peer.name)
             incoming.fail(InternalError(f"{type(error).__name__}: {error}"))
-        finally:
-            incoming.stop_clock()
-            del self._incoming[incoming.id]
+
+    def _served(self, incoming: Incoming, _task: asyncio.Task[None]) -> None:
+        """Forget a request. Not in the task itself: one that is cancelled before its first step runs nothing at all."""
+        incoming.stop_clock()
+        del self._incoming[incoming.id]
 
     # What arrives
 
@@ -311,8 +321,12 @@ class Pipe:
         while (frame := await carrier.read()) is not None:
             if self._trace:
                 log.debug("%s > %s", self.peer.name, describe_frame(frame))
+            if self.ended.done():
+                continue  # it crossed the end: only taken off the carrier, for the peer's last write must not wait
             for event in core.receive(frame, loop.time()):
                 self._TAKE[type(event)](self, event)
+                if self.ended.done():
+                    break
             self._wake_writer()
         goaway = self._peer_goaway
         if goaway is None:
@@ -328,9 +342,8 @@ class Pipe:
         incoming = Incoming(self, event.exchange_id, event.request, self.peer)
         self._incoming[event.exchange_id] = incoming
         self._stats.count(Count.RECEIVE)
-        task = incoming.task = self._loop.create_task(self._handle(incoming))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        incoming.task = self._loop.create_task(self._handle(incoming))
+        incoming.task.add_done_callback(partial(self._served, incoming))
 
     def _take_response(self, event: events.ResponseReceived) -> None:
         call = self._calls[event.exchange_id]
@@ -428,7 +441,8 @@ class Pipe:
         idle = self._writer_idle
         if idle is not None:
             self._writer_idle = None
-            idle.set_result(None)
+            if not idle.done():  # the writer is cancelled where the whole loop is shut down
+                idle.set_result(None)
 
     def _wake_sender(self, exchange_id: int) -> None:
         waiter = self._drained.pop(exchange_id, None)
@@ -453,7 +467,8 @@ class Pipe:
             self.departing.set_result(end.message)
         for call in list(self._calls.values()):
             call.fail(self._end_of_call(call, end))
-            self._forget_call(call)
+            # What is told to be unsent must not leave with the last frames.
+            self.cancel_call(call, end.message)
         for incoming in list(self._incoming.values()):
             incoming.abandon(PipeLostError(end.message))
         for exchange_id in list(self._drained):
