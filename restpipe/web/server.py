@@ -43,7 +43,7 @@ class WebServer:
         self._socket_mode = socket_mode
         self._socket: socket.socket | None = None
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             log_config=None,
             access_log=False,
             server_header=False,

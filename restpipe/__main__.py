@@ -1,0 +1,5 @@
+"""`python -m restpipe` is `restpipe`."""
+
+from restpipe.cli import main
+
+main()

@@ -1,0 +1,25 @@
+"""`restpipe server` and `restpipe client`."""
+
+from restpipe.cli.options import settings_options
+from restpipe.cli.run import run
+from restpipe.config import ClientSettings, ServerSettings, load_client_settings, load_server_settings
+
+
+@settings_options(ServerSettings)
+def server(options: dict[str, object]) -> None:
+    """Run a server node: clients connect to it, and local programs reach them at /client/NAME/NOUN.
+
+    Each option has a variable; an option beats its variable, which beats the user config module. RP_WEB_TOKEN has a
+    variable alone, for a command line can be read by others.
+    """
+    run(load_server_settings(options))
+
+
+@settings_options(ClientSettings)
+def client(options: dict[str, object]) -> None:
+    """Run a client node: it connects to the server, for ever, and local programs reach that at /server/NOUN.
+
+    Each option has a variable; an option beats its variable, which beats the user config module. RP_WEB_TOKEN has a
+    variable alone, for a command line can be read by others.
+    """
+    run(load_client_settings(options))

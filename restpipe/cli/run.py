@@ -1,0 +1,123 @@
+"""Running a node as a process: its log, its first screen, its signals, its exit code."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+from datetime import UTC, datetime
+
+import typer
+import uvloop
+
+from restpipe.config import ClientSettings, ServerSettings, UnixBind, user_module_warnings
+from restpipe.exceptions import IdentityError
+from restpipe.nodes.client import ClientNode
+from restpipe.nodes.server import ServerNode
+from restpipe.version import __version__
+from restpipe.web.app import make_app
+from restpipe.web.server import WebServer
+
+log = logging.getLogger("restpipe")
+
+Settings = ServerSettings | ClientSettings
+
+
+def run(settings: Settings) -> None:
+    """Run a node until SIGTERM or SIGINT; a second one ends it at once.
+
+    Raises:
+        ConfigError: a setting is wrong, or an address cannot be bound.
+        typer.Exit: the identity cannot be used, and standard error says why.
+    """
+    configure_logging(debug=settings.debug)
+    raise_file_limit()
+    try:
+        uvloop.run(_run(settings))
+    except IdentityError as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(1) from None
+
+
+def configure_logging(*, debug: bool) -> None:
+    """Log to standard error: RestPipe's own, and warnings of others."""
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.WARNING, stream=sys.stderr)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    # An answer that breaks off on purpose is told by the gateway; uvicorn would call it an application's mistake.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing response" not in record.msg)
+
+
+def raise_file_limit() -> None:
+    """Allow as many connections as the system does: the usual soft limit is 1,024 files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _on_signal, stop)
+    for warning in user_module_warnings(settings):
+        log.warning(warning)
+    node = ServerNode(settings) if isinstance(settings, ServerSettings) else ClientNode(settings)
+    web = None
+    if settings.web_bind is not None:
+        web = WebServer(
+            make_app(node), settings.web_bind, socket_mode=settings.web_socket_mode, grace=settings.drain_timeout_s
+        )
+        await web.start()
+    try:
+        await node.start()
+        typer.echo(first_screen(node, web))
+        await stop.wait()
+        log.info("stopping: what is in flight has %g s to finish", settings.drain_timeout_s)
+    finally:
+        await asyncio.gather(node.stop(settings.drain_timeout_s), *([web.stop()] if web else []))
+    if node.threads.busy:
+        log.warning("%d handler threads did not return and are left behind", node.threads.busy)
+    log.info("stopped")
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(1)
+    stop.set()
+
+
+def first_screen(node: ServerNode | ClientNode, web: WebServer | None) -> str:
+    """Say who this node is, where it is reached, and what it serves."""
+    settings, identity = node.settings, node.identity
+    days = (identity.not_after - datetime.now(UTC)).days
+    if isinstance(node, ServerNode):
+        pipes = f"clients connect to {node.settings.bind_interface}:{node.port}"
+        route = "/client/NAME/NOUN"
+    else:
+        pipes = f"connects to {node.settings.target_address}"
+        route = "/server/NOUN"
+    lines = [
+        f"RestPipe {__version__}, {settings.node} node {identity.name!r}",
+        f"  identity  {settings.crt_path}, valid until {identity.not_after:%Y-%m-%d} ({days} days)",
+        f"  pipe      {pipes}",
+        f"  web       {_web_line(settings, web, route)}",
+        f"  handler   {settings.event_handler}",
+        f"  serves    {_events(node)}",
+    ]
+    return "\n".join(lines)
+
+
+def _web_line(settings: Settings, web: WebServer | None, route: str) -> str:
+    if web is None:
+        return "none"
+    if isinstance(settings.web_bind, UnixBind):
+        return f"{web.address}, {route}"
+    return f"{web.address}{route}, docs at {web.address}/docs"
+
+
+def _events(node: ServerNode | ClientNode) -> str:
+    nouns: dict[str, list[str]] = {}
+    for event in node.dispatcher.events.manifest:
+        nouns.setdefault(event.noun, []).append(event.verb.upper())
+    return ", ".join(f"{'/'.join(verbs)} {noun}" for noun, verbs in nouns.items()) or "no events"
