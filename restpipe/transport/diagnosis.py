@@ -1,45 +1,63 @@
 """Why a connection failed, in one line that names the way out."""
 
 import asyncio
-import contextlib
 import ssl
 import tempfile
+from datetime import UTC, datetime
 
 import grpc.aio
 
+from restpipe.identity.certificates import certificate_roles, parse_certificate
 from restpipe.identity.files import Identity
+from restpipe.identity.wording import moment, printable
 
 # Fragments of what gRPC, BoringSSL and the resolver report, and what they mean to a person. The first that fits counts.
 _CAUSES = (
-    ("Connection refused", "nothing listens there"),
-    ("DNS resolution failed", "the host name does not resolve"),
-    ("Domain name not found", "the host name does not resolve"),
-    ("No route to host", "there is no route to the host"),
-    ("Network is unreachable", "the network is unreachable"),
-    ("certificate has expired", "the server's certificate has expired (or this machine's clock is ahead)"),
-    ("certificate is not yet valid", "the server's certificate is not yet valid (or this machine's clock is behind)"),
-    ("unsupported certificate purpose", "the server shows a certificate that is not a server's"),
-    ("CERTIFICATE_VERIFY_FAILED", "the server's certificate was not issued by this node's CA"),
-    ("WRONG_VERSION_NUMBER", "what listens there does not speak TLS"),
+    ("Connection refused", "nothing listens there; start the server node, or check its host and port"),
+    ("DNS resolution failed", "the host name does not resolve; check the name"),
+    ("Domain name not found", "the host name does not resolve; check the name"),
+    ("No route to host", "there is no route to the host; check the network"),
+    ("Network is unreachable", "the network is unreachable; check the network"),
     (
-        "Hostname Verification Check failed",
-        "the server's certificate does not name {host!r}: issue one with --host {host}",
+        "certificate has expired",
+        "the server's certificate has expired, or this machine's clock is ahead; issue it anew, or set the clock",
     ),
+    (
+        "certificate is not yet valid",
+        "the server's certificate is not yet valid, or this machine's clock is behind; set the clock",
+    ),
+    (
+        "unsupported certificate purpose",
+        "the server shows a certificate that is not a server's; {issue}",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "the server's certificate was not issued by this node's CA; give both nodes the certificate of the same CA",
+    ),
+    ("Hostname Verification Check failed", "the server's certificate does not name {host!r}; {issue}"),
+    ("WRONG_VERSION_NUMBER", "what listens there does not speak TLS; check host and port"),
+    ("missing selected ALPN property", "what listens there is no RestPipe server; check host and port"),
+    ("Failed parsing HTTP/2", "what listens there is no RestPipe server; check host and port"),
+    ("Failed to create security handshaker", "this node's key, certificate and CA cannot be used; install them anew"),
+    ("Endpoint closing", "what listens there does not answer; check host and port"),
 )
+_ISSUE = "issue one with `restpipe ca issue NAME --server --host {host}`"
 # TLS alerts (RFC 8446 section 6) by which a server refuses a client's certificate, as OpenSSL spells them.
 _REFUSALS = (
-    ("ALERT_UNKNOWN_CA", "the server does not trust the CA of this node's certificate"),
-    ("ALERT_CERTIFICATE_EXPIRED", "the server finds this node's certificate expired or not yet valid"),
-    ("ALERT_CERTIFICATE_REQUIRED", "the server did not get this node's certificate"),
-    ("CERTIFICATE", "the server refuses this node's certificate"),
+    (
+        "ALERT_UNKNOWN_CA",
+        "the server trusts another CA than this node's; give both nodes the certificate of the same CA",
+    ),
+    ("ALERT_CERTIFICATE_EXPIRED", "the server finds this node's certificate expired; set the server's clock"),
+    ("CERTIFICATE", "the server refuses this node's certificate; its log says why"),
 )
 
 
 async def explain(error: grpc.aio.AioRpcError, host: str, port: int, identity: Identity, connect_timeout: float) -> str:
     """Say in one line why a call failed.
 
-    A server that refuses a client's certificate merely closes the connection, as far as gRPC tells. Then one more
-    handshake, with the ssl module, asks for the TLS alert.
+    A server that refuses a client's certificate merely closes the connection, as far as gRPC tells. Then a look at this
+    node's certificate, and one more handshake with the ssl module, tell what the server has against it.
 
     Args:
         error: the status of the call.
@@ -51,12 +69,24 @@ async def explain(error: grpc.aio.AioRpcError, host: str, port: int, identity: I
     details = error.details() or ""
     for fragment, meaning in _CAUSES:
         if fragment in details:
-            return f"{host}:{port}: {meaning.format(host=host)}"
+            return meaning.format(host=host, issue=_ISSUE.format(host=host))
     if "Socket closed" in details or "Connection reset" in details:
-        return f"{host}:{port}: {await _refusal(host, port, identity, connect_timeout)}"
+        return _own_fault(identity) or await _refusal(host, port, identity, connect_timeout)
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return f"{host}:{port}: what listens there is no RestPipe server"
-    return f"{host}:{port}: {details or error.code().name}"
+        return "what listens there is no RestPipe server; check host and port"
+    return printable(details) or error.code().name
+
+
+def _own_fault(identity: Identity) -> str | None:
+    """Find what every server holds against a certificate. It was good when it was loaded, but that may be long ago."""
+    now = datetime.now(UTC)
+    if now > identity.not_after:
+        return f"this node's certificate expired on {moment(identity.not_after)}; issue it anew"
+    if now < identity.not_before:
+        return f"this node's certificate is not valid before {moment(identity.not_before)}; set the clock, or wait"
+    if "client" not in certificate_roles(parse_certificate(identity.certificate_pem)):
+        return "this node's certificate is not a client's; issue one with `restpipe ca issue NAME`"
+    return None
 
 
 async def _refusal(host: str, port: int, identity: Identity, connect_timeout: float) -> str:
@@ -70,9 +100,11 @@ async def _refusal(host: str, port: int, identity: Identity, connect_timeout: fl
     try:
         async with asyncio.timeout(connect_timeout):
             reader, writer = await asyncio.open_connection(host, port, ssl=context)
-            with contextlib.closing(writer):
-                # TLS 1.3: the alert comes after the client's side of the handshake is complete.
-                await reader.read(1)
+            try:
+                # TLS 1.3: the server sees the certificate once the client's side of the handshake is complete.
+                accepted = await reader.read(1)
+            finally:
+                writer.transport.abort()
     except ssl.SSLError as error:
         reason = error.reason or ""
         for fragment, meaning in _REFUSALS:
@@ -80,5 +112,11 @@ async def _refusal(host: str, port: int, identity: Identity, connect_timeout: fl
                 return meaning
         return f"the TLS handshake failed: {reason}"
     except (OSError, TimeoutError):
-        pass
-    return "the server closed the connection"
+        accepted = b"unknown"
+    if not accepted:
+        # gRPC's own servers send no alert, they close.
+        return (
+            "the server closed the connection when it saw this node's certificate; "
+            "it trusts another CA, or its clock is wrong: its log says which"
+        )
+    return "the server closed the connection; it may be starting or stopping"

@@ -20,20 +20,30 @@ Call = Any  # grpc.aio.StreamStreamCall, which the stubs of grpc do not type
 
 
 class GrpcClientCarrier:
-    """A call of `restpipe.v1.Pipe/Connect`, made by `dial`."""
+    """A call of `restpipe.v1.Pipe/Connect`, made by `dial`, which has read its first frame."""
 
-    def __init__(self, channel: grpc.aio.Channel, call: Call, peer: Peer) -> None:
+    def __init__(self, channel: grpc.aio.Channel, call: Call, peer: Peer, first: bytes) -> None:
         self.peer = peer
         self._channel = channel
-        self._call = call
+        self._call: Call | None = call
+        self._first: bytes | None = first
         self._over = asyncio.Event()
 
     async def read(self) -> bytes | None:
         """Return the next frame, None once the call ended."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        if self._call is None:
+            return None
         try:
             frame = await self._call.read()
         except grpc.aio.AioRpcError:
             frame = grpc.aio.EOF
+        except asyncio.CancelledError:
+            if self._call is not None:
+                raise
+            frame = grpc.aio.EOF  # it is the call that was cancelled, by `close`
         if isinstance(frame, bytes):
             return frame
         self._over.set()
@@ -45,19 +55,32 @@ class GrpcClientCarrier:
         Raises:
             CarrierLostError: the call ended.
         """
+        if self._call is None:
+            raise CarrierLostError("the carrier was closed")
         try:
             await self._call.write(frame)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise CarrierLostError("the call ended") from error
+        except asyncio.CancelledError:
+            if self._call is not None:
+                raise
+            raise CarrierLostError("the carrier was closed") from None
 
     async def close(self) -> None:
         """Say that nothing follows, give the server a moment to end the call, and end it."""
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
-            async with asyncio.timeout(_GOODBYE_TIMEOUT):
-                await self._call.done_writing()
-                await self._over.wait()
-        self._call.cancel()
-        await self._channel.close()
+        call = self._call
+        if call is None:
+            return
+        try:
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_TIMEOUT):
+                    await call.done_writing()
+                    await self._over.wait()
+        finally:
+            # The connection lives as long as anything refers to the call.
+            self._call = None
+            call.cancel()
+            await self._channel.close()
 
 
 async def dial(host: str, port: int, identity: Identity, limits: Limits, connect_timeout: float) -> GrpcClientCarrier:
@@ -71,25 +94,31 @@ async def dial(host: str, port: int, identity: Identity, limits: Limits, connect
         port: TCP port.
         identity: this node's.
         limits: this node's.
-        connect_timeout: seconds for name look-up, connection, handshake and the server's acceptance together.
+        connect_timeout: seconds for name look-up, connection, handshake and the server's first frame together.
 
     Raises:
         ConnectError: no pipe; the message says why.
     """
     credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    channel = grpc.aio.secure_channel(target, credentials, options=client_options(limits, connect_timeout))
-    call: Call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
-    try:
-        async with asyncio.timeout(connect_timeout):
-            await call.wait_for_connection()
-            await call.initial_metadata()
-    except TimeoutError:
-        cause = f"no answer from {target} within {connect_timeout:g} s"
-    except grpc.aio.AioRpcError as error:
-        cause = await explain(error, host, port, identity, connect_timeout)
-    else:
-        return GrpcClientCarrier(channel, call, Peer(name=host, address=host))
-    call.cancel()
-    await channel.close()
+    options = client_options(limits, connect_timeout)
+    async with contextlib.AsyncExitStack() as undo:
+        channel = await undo.enter_async_context(grpc.aio.secure_channel(target, credentials, options=options))
+        call: Call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
+        undo.callback(call.cancel)
+        try:
+            # Both sides begin with a frame. Metadata would not do: a server that refuses the call sends that, too.
+            async with asyncio.timeout(connect_timeout):
+                first = await call.read()
+        except TimeoutError:
+            cause = f"{target}: no answer within {connect_timeout:g} s"
+        except grpc.aio.AioRpcError as error:
+            cause = f"{target}: {await explain(error, host, port, identity, connect_timeout)}"
+        else:
+            if isinstance(first, bytes):
+                undo.pop_all()
+                return GrpcClientCarrier(channel, call, Peer(name=host, address=host), first)
+            cause = f"{target}: the server ended the call before its first frame"
+    # The connection lives as long as the call does, and the traceback of what is raised keeps this frame.
+    del channel, call
     raise ConnectError(cause)

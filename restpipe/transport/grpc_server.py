@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,6 +22,8 @@ from restpipe.protocol.limits import Limits
 from restpipe.transport.carrier import CarrierLostError, Peer
 from restpipe.transport.channel_options import METHOD, SERVICE, server_options
 from restpipe_pb.v1 import pipe_pb2  # noqa: F401  (reflection describes what is imported)
+
+log = logging.getLogger(__name__)
 
 Context = Any  # grpc.aio.ServicerContext, which the stubs of grpc do not type
 Accept = Callable[["GrpcServerCarrier"], Awaitable[None]]
@@ -90,6 +93,8 @@ class PipeListener:
         try:
             bound = self._server.add_secure_port(target, credentials)
         except RuntimeError as error:
+            # Else its destructor complains once the loop is closed.
+            await self._server.stop(None)
             raise ConfigError(f"cannot listen on {target} for pipes: {_bind_fault(host, port)}") from error
         await self._server.start()
         for name in ("", SERVICE):
@@ -108,8 +113,10 @@ class PipeListener:
         try:
             peer = _peer(context)
         except IdentityError as error:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate names no node: {error}")
-        await context.send_initial_metadata(())
+            log.warning(
+                "refused a client at %s: its certificate names no node: %s", peer_address(context.peer()), error
+            )
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the client's certificate names no node: {error}")
         # A handler that ends with CancelledError sends no status, and its client waits for ever (grpc/grpc#28989).
         with contextlib.suppress(asyncio.CancelledError):
             await self._accept(GrpcServerCarrier(context, peer))
