@@ -34,6 +34,11 @@ class Door:
         self._good_hosts: set[bytes] = set()
         self._token = token.encode()
 
+    @property
+    def wants_token(self) -> bool:
+        """Whether callers must show a token."""
+        return bool(self._token)
+
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Let a request in.
 

@@ -1,24 +1,23 @@
 """The event routes: ASGI in front of FastAPI, whose routing alone would cost as much as the rest of a request."""
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from restpipe.exceptions import BadAnswerError, BadRequestError, EventError, InternalError, WrongVerbError
 from restpipe.handlers.events import VERBS
 from restpipe.nodes.exchanges import Patience, PipeTo, exchange
 from restpipe.pipe import Answer
+from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
 from restpipe.web.paths import parse_event_path, parse_query
 from restpipe.web.problems import RETURN_CODE, RawHeaders, problem
-from restpipe_pb.v1.pipe_pb2 import Header, Parameter, Request, Response
+from restpipe_pb.v1.pipe_pb2 import Parameter, Request, Response
 
 log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Finds the way to the peer that the first part of a path names, with the rest of the path.
@@ -26,8 +25,6 @@ Route = Callable[[bytes], tuple[PipeTo, bytes]]
 
 # A body up to this size, in bytes, is held, so that the request can be repeated; a larger one passes through.
 HELD_BODY = 64 * 1024
-# Seconds after which a caller is watched for hanging up. Most have their answer by then.
-WATCH_AFTER = 0.1
 
 _VERB = {verb.upper(): verb for verb in VERBS}
 _ALL_VERBS = tuple(VERBS)
@@ -36,23 +33,10 @@ _NOT_FORWARDED = frozenset(
     b"connection content-length content-type keep-alive proxy-authorization proxy-connection te trailer"
     b" transfer-encoding upgrade prefer x-event-timeout".split()
 )
+_USUAL_CONNECTION = frozenset((b"keep-alive", b"close"))
 _BODILESS = frozenset((204, 205, 304))
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
-
-class CallerGone(Exception):  # noqa: N818 - not an error: the caller may leave
-    """The HTTP client hung up."""
-
-
-class _Head(NamedTuple):
-    """What the headers of a request say."""
-
-    headers: list[Header]
-    content_type: str
-    length: int | None
-    chunked: bool
-    patience: Patience
 
 
 class Gateway:
@@ -76,7 +60,9 @@ class Gateway:
         self._route = route
         self._patience = patience
         self._max_timeout = max_timeout
-        self._loop = asyncio.get_running_loop()
+        self._callers = CallerWatch()
+        # The node's token is for the node; where it has none, the header is for the handler.
+        self._kept = _NOT_FORWARDED | {b"authorization"} if door.wants_token else _NOT_FORWARDED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -116,48 +102,55 @@ class Gateway:
             raise WrongVerbError(f"{scope['method']} is no verb of events", allow=_ALL_VERBS)
         pipe_to, rest = self._route(scope["raw_path"][len(self._prefix) :])
         path = parse_event_path(rest)
-        head = self._read_head(scope["headers"])
-        request = Request(
-            verb=verb,
-            noun=path.noun,
-            arguments=path.arguments,
-            headers=head.headers,
-            content_type=head.content_type,
-            body_length=head.length,
-        )
+        # Attribute by attribute: the constructor of a message takes three times as long.
+        request = Request()
+        request.verb = verb
+        request.noun = path.noun
+        if path.arguments:
+            request.arguments.extend(path.arguments)
+        has_body, patience = self._read_headers(scope["headers"], request)
         if scope["query_string"]:
             request.query.extend(Parameter(name=n, value=v) for n, v in parse_query(scope["query_string"]))
         body: AsyncIterator[bytes] | None = None
-        if head.length or head.chunked:
+        if has_body:
             request.body, more = await _read_body(receive, HELD_BODY)
             if more:
                 body = _rest_of_body(receive)
         if body is not None:
             # What arrives tells of a caller that hung up.
-            return await exchange(pipe_to, request, body, head.patience)
-        with _Watch(self._loop, receive):
-            return await exchange(pipe_to, request, None, head.patience)
+            return await exchange(pipe_to, request, body, patience)
+        with self._callers.watching(receive):
+            return await exchange(pipe_to, request, None, patience)
 
-    def _read_head(self, raw: RawHeaders) -> _Head:
-        headers: list[Header] = []
-        content_type = ""
-        length: int | None = None
-        chunked = False
-        deadline, connection = self._patience.deadline, self._patience.connection
+    def _read_headers(self, raw: RawHeaders, request: Request) -> tuple[bool, Patience]:
+        """Copy the headers that travel into `request`; return whether a body follows, and how long all may take."""
+        headers, kept = request.headers, self._kept
+        nominated: set[str] = set()
+        has_body = False
+        patience = self._patience
         for name, value in raw:
-            if name not in _NOT_FORWARDED:
-                headers.append(Header(name=name.decode("latin-1"), value=value.decode("latin-1")))
+            if name not in kept:
+                header = headers.add()
+                header.name = name.decode("latin-1")
+                header.value = value.decode("latin-1")
             elif name == b"content-type":
-                content_type = value.decode("latin-1")
+                request.content_type = value.decode("latin-1")
             elif name == b"content-length":
-                length = _number(value, "Content-Length")
+                request.body_length = _number(value, "Content-Length")
+                has_body = request.body_length > 0
             elif name == b"transfer-encoding":
-                chunked = True
+                has_body = True
             elif name == b"x-event-timeout":
-                deadline = min(_seconds(value), self._max_timeout)
+                patience = Patience(min(_seconds(value), self._max_timeout), patience.connection)
             elif name == b"prefer" and (wait := _WAIT.search(value)):
-                connection = float(wait[1])
-        return _Head(headers, content_type, length, chunked, Patience(deadline, connection))
+                patience = Patience(patience.deadline, float(wait[1]))
+            elif name == b"connection" and value.lower() not in _USUAL_CONNECTION:
+                nominated |= {token.strip() for token in value.decode("latin-1").lower().split(",")}
+        if nominated:
+            travelling = [header for header in headers if header.name not in nominated]
+            del headers[:]
+            headers.extend(travelling)
+        return has_body, patience
 
     async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:
         response = answer.response
@@ -180,7 +173,7 @@ class Gateway:
             headers.append((b"content-length", b"%d" % response.body_length))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         try:
-            with _Watch(self._loop, receive, answer):
+            with self._callers.watching(receive, answer):
                 async for piece in answer.body:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except CallerGone:
@@ -190,49 +183,6 @@ class Gateway:
             log.warning("the answer to %s %s broke: %s", scope["method"], ascii(scope["path"]), error)
             return
         await send({"type": "http.response.body", "body": b""})
-
-
-class _Watch:
-    """Cancels the current task once the caller hangs up, and turns the cancellation into `CallerGone`.
-
-    Most requests are over before it begins to watch, so that it costs them one timer. While the body of the request is
-    still being read, it is left to that to notice.
-    """
-
-    __slots__ = ("_answer", "_gone", "_loop", "_receive", "_task", "_timer", "_watcher")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, answer: Answer | None = None) -> None:
-        self._loop = loop
-        self._receive = receive
-        self._answer = answer
-        self._gone = False
-        self._watcher: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task(self._loop)
-        self._timer = self._loop.call_later(WATCH_AFTER, self._begin)
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self._gone and isinstance(error, asyncio.CancelledError):
-            if self._task is not None:
-                self._task.uncancel()
-            raise CallerGone from None
-
-    def _begin(self) -> None:
-        if self._answer is not None and self._answer.uploading:
-            self._timer = self._loop.call_later(WATCH_AFTER, self._begin)
-            return
-        self._watcher = self._loop.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        if self._task is not None:
-            self._task.cancel()
 
 
 async def _read_body(receive: Receive, most: int) -> tuple[bytes, bool]:
@@ -294,7 +244,7 @@ def _value(text: str) -> bytes:
 
 
 def _number(value: bytes, name: str) -> int:
-    if not value.isdigit():
+    if not value.isdigit() or len(value) > 18:
         raise BadRequestError(f"{name} is not a number")
     return int(value)
 
