@@ -1,0 +1,44 @@
+"""What all tests share: identities, the proof that nothing is left behind, and the profiles of Hypothesis.
+
+The profile is `ci` by default; `pytest --hypothesis-profile nightly --timeout 0` makes the long search.
+"""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from carriers import Identities
+from hypothesis import HealthCheck, settings
+
+from restpipe.identity import Authority, load_identity
+
+settings.register_profile("ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", parent=settings.get_profile("ci"), max_examples=100_000)
+settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def identities(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    authority = Authority.create(tmp_path_factory.mktemp("ca"))
+    server = authority.issue("server-1", "server")
+    client = authority.issue("client-1", "client")
+    return Identities(
+        load_identity(server.key_path, server.certificate_path, authority.certificate_path, "server"),
+        load_identity(client.key_path, client.certificate_path, authority.certificate_path, "client"),
+    )
+
+
+@pytest.fixture
+async def leak_free() -> AsyncIterator[None]:
+    """Fail a test that leaves a task, or an exception that nobody looked at."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    yield
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:  # gRPC takes a moment to end its own
+        _, left = await asyncio.wait(left, timeout=2)
+    assert not left
+    gc.collect()
+    assert not complaints
