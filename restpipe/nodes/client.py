@@ -38,7 +38,8 @@ class ClientNode(Node):
             self._make("connection_events") if settings.connection_events else ClientConnectionStateEvents()
         )
         self._pipe: Pipe | None = None
-        self._connected: asyncio.Future[None] = self._loop.create_future()
+        # The next pipe; None once there will be none.
+        self._connected: asyncio.Future[Pipe | None] = self._loop.create_future()
         self._runs: dict[asyncio.Task[PipeEnd], Pipe] = {}
         self._supervisor: asyncio.Task[None] | None = None
         self._failed_attempts = 0
@@ -66,12 +67,14 @@ class ClientNode(Node):
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await asyncio.shield(self._connected)
+                    pipe = await asyncio.shield(self._connected)
             except TimeoutError:
                 cause = f": {self._last_cause}" if self._last_cause else ""
                 raise PeerAbsentError(f"no pipe to the server within {wait:g} s{cause}") from None
-            if self._pipe is not None and self._pipe.available:
-                return self._pipe
+            if pipe is None:
+                raise PeerAbsentError("no pipe to the server: this node is stopping")
+            if pipe.available:
+                return pipe
 
     async def start(self) -> None:
         """Begin to dial."""
@@ -83,6 +86,8 @@ class ClientNode(Node):
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor})
+        if not self._connected.done():
+            self._connected.set_result(None)
         await asyncio.gather(*(pipe.drain(grace) for pipe in self.pipes))
         if self._runs:
             await asyncio.wait(self._runs)
@@ -94,7 +99,6 @@ class ClientNode(Node):
             pipe = await self._connect()
             await asyncio.shield(pipe.departing)
             self._pipe = None
-            self._connected = self._loop.create_future()
             self._last_disconnected = datetime.now(UTC)
             self.stats.count(Count.BROKEN)
             end = pipe.ended.result() if pipe.ended.done() else None
@@ -116,7 +120,8 @@ class ClientNode(Node):
         log.info("connected to the server at %s", settings.target_address)
         self._last_cause = ""
         self._pipe = pipe
-        self._connected.set_result(None)
+        connected, self._connected = self._connected, self._loop.create_future()
+        connected.set_result(pipe)
         self.stats.count(Count.CONNECTED)
         self._tell("connect_success")
         return pipe
