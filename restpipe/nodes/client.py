@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from restpipe.config import ClientSettings
 from restpipe.exceptions import ConnectError, PeerAbsentError
@@ -111,8 +111,8 @@ class ClientNode(Node):
         """Dial until there is a pipe; return it once the server's Hello is here."""
         self._failed_attempts = 0
         settings = self.settings
+        # Whatever fails, a full disk or a bug, the next attempt may not: nobody else would dial.
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type(ConnectError),
             wait=wait_random_exponential(multiplier=settings.reconnect_min_s, max=settings.reconnect_max_s),
             before_sleep=self._note_failure,
         )
@@ -152,9 +152,14 @@ class ClientNode(Node):
 
     def _note_failure(self, state: RetryCallState) -> None:
         """Tell of a failed attempt, and log it where the cause is news."""
-        cause = str(state.outcome.exception()) if state.outcome is not None else ""
-        level = logging.DEBUG if cause == self._last_cause else logging.WARNING
-        log.log(level, "cannot connect to the server: %s (attempt %d, trying on)", cause, state.attempt_number)
+        error = state.outcome.exception() if state.outcome is not None else None
+        expected = isinstance(error, ConnectError)
+        cause = str(error) if expected else repr(error)
+        log.log(
+            logging.DEBUG if cause == self._last_cause else logging.WARNING,
+            "cannot connect to the server: %s (attempt %d, trying on)", cause, state.attempt_number,
+            exc_info=None if expected else error,
+        )  # fmt: skip
         self._last_cause = cause
         self._tell("connect_fail")
         self._failed_attempts = state.attempt_number
