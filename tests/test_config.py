@@ -19,11 +19,13 @@ from restpipe.config import (
     import_class,
     load_client_settings,
     load_server_settings,
+    make_object,
     markdown_tables,
     rows,
     user_module_warnings,
 )
 from restpipe.config.sources import user_names
+from restpipe.config.table import shown
 from restpipe.exceptions import ConfigError
 
 NODES = (ServerSettings, ClientSettings)
@@ -204,6 +206,24 @@ def test_an_option_names_the_user_module_before_the_environment_does(
     assert load_server_settings({"user_config_module": "mine"}).bind_port == 1
 
 
+@pytest.mark.parametrize("first", range(4))
+def test_of_two_names_in_a_user_module_the_variable_wins_then_the_short_one(
+    first: int, user_module: UserModule
+) -> None:
+    names = ("RP_SERVER_BIND_PORT", "BIND_PORT", "SERVER_BIND_PORT", "bind_port")
+    user_module("mine", "\n".join(f"{name} = {1 + n}" for n, name in enumerate(names) if n >= first))
+    assert load_server_settings({"user_config_module": "mine"}).bind_port == 1 + first
+
+
+def test_a_fault_is_told_of_the_value_that_wins(monkeypatch: pytest.MonkeyPatch, user_module: UserModule) -> None:
+    user_module("mine", "BIND_PORT = 1")
+    monkeypatch.setenv("RP_SERVER_USER_CONFIG_MODULE", "mine")
+    monkeypatch.setenv("BIND_PORT", "2")
+    monkeypatch.setenv("RP_SERVER_BIND_PORT", "x")
+    assert faults(load_server_settings) == ["RP_SERVER_BIND_PORT='x': should be a whole number"]
+    assert faults(lambda: load_server_settings({"bind_port": "y"})) == ["--bind-port='y': should be a whole number"]
+
+
 # User config module
 
 
@@ -241,13 +261,15 @@ def test_a_wrong_value_in_a_user_module_is_named_with_the_module(user_module: Us
 def test_values_of_a_user_module_that_are_no_setting_are_reported_and_do_no_harm(user_module: UserModule) -> None:
     user_module(
         "mine",
-        "REQUEST_TIMEOUT = 3\nPIZZA = 1\n_PRIVATE = 1\nlower = 1\nRP_SERVER_BIND_PORT = 1\nTARGET_PORT = 9",
+        "REQUEST_TIMEOUT = 3\nPIZZA = 1\n_PRIVATE = 1\nlower = 1\nRP_SERVER_BIND_PORT = 1\nTARGET_PORT = 9\n"
+        "USER_CONFIG_MODULE = 'another'",
     )
     settings = load_client_settings({"user_config_module": "mine"})
     assert settings.target_port == 9
     assert user_module_warnings(settings) == (
         "mine.REQUEST_TIMEOUT is no setting of RestPipe; did you mean REQUEST_TIMEOUT_S?",
         "mine.PIZZA is no setting of RestPipe",
+        "mine.USER_CONFIG_MODULE is no setting of RestPipe",
     )
     assert user_module_warnings(load_client_settings()) == ()
 
@@ -258,6 +280,8 @@ def test_a_user_module_that_is_absent_is_named_with_what_named_it(monkeypatch: p
     monkeypatch.setenv("RP_CLIENT_USER_CONFIG_MODULE", "absent")
     [line] = faults(load_client_settings)
     assert line.startswith("RP_CLIENT_USER_CONFIG_MODULE='absent': no module named 'absent'")
+    [line] = faults(lambda: load_client_settings({"user_config_module": "missing"}))
+    assert line.startswith("--config-module='missing': no module named 'missing'")
 
 
 def test_a_name_that_is_no_module_name_is_refused_before_it_is_imported() -> None:
@@ -293,18 +317,27 @@ def test_all_faults_are_reported_at_once_each_with_name_value_and_what_is_right(
         (ServerSettings, "RP_REQUEST_TIMEOUT_S", "1e999", "finite number"),
         (ServerSettings, "RP_REQUEST_TIMEOUT_S", "", "a number"),
         (ServerSettings, "RP_REQUEST_TIMEOUT_S", "3601", "not exceed RP_MAX_REQUEST_TIMEOUT_S, which is 3600"),
+        (ServerSettings, "RP_MAX_REQUEST_TIMEOUT_S", "2592001", "less than or equal to 2592000"),
         (ServerSettings, "RP_CONNECTION_WAIT_TIMEOUT_S", "-1", "greater than or equal to 0"),
+        (ServerSettings, "RP_CONNECTION_WAIT_TIMEOUT_S", "2592001", "less than or equal to 2592000"),
+        (ServerSettings, "RP_MAX_EXCHANGES", "2147483648", "less than or equal to 2147483647"),
+        (ServerSettings, "RP_MAX_BODY_BYTES", "0", "greater than or equal to 1"),
         (ServerSettings, "RP_MAX_BODY_BYTES", "16M", "a whole number"),
         (ServerSettings, "RP_SERVER_BIND_PORT", "", "a whole number"),
         (ServerSettings, "RP_SERVER_BIND_PORT", "65536", "less than or equal to 65535"),
         (ServerSettings, "RP_SERVER_BIND_INTERFACE", "", "a host name or an IP address"),
+        (ServerSettings, "RP_SERVER_BIND_INTERFACE", "rp..local", "1 to 63 characters between two dots"),
+        (ServerSettings, "RP_SERVER_BIND_INTERFACE", 64 * "a", "1 to 63 characters between two dots"),
         (ServerSettings, "RP_SEND_TRACEBACKS", "", "1, true or yes"),
         (ServerSettings, "RP_CLIENT_HEARTBEAT_TIMEOUT_S", "5", "exceed RP_CLIENT_HEARTBEAT_INTERVAL_S, which is 5"),
         (ServerSettings, "RP_STATSD_PORT", "0", "greater than or equal to 1"),
+        (ServerSettings, "RP_STATSD_HOST", "http://localhost", "without a scheme"),
+        (ServerSettings, "RP_WEB_SOCKET_MODE", "-1", "at most 0777"),
         (ServerSettings, "RP_WEB_SOCKET_MODE", "rw", "an octal file mode such as 0660"),
         (ServerSettings, "RP_WEB_SOCKET_MODE", "7777", "at most 0777"),
         (ServerSettings, "RP_WEB_HOSTS", "rp.local,rp.local:80", "without a port"),
         (ServerSettings, "RP_SERVER_KEY_FILENAME", "", "name a file"),
+        (ServerSettings, "RP_CA_CRT_FILENAME", "ca/", "name a file"),
         (ServerSettings, "RP_EVENT_HANDLER_FQ_CLASS", "", "dotted path of a class"),
         (ServerSettings, "RP_EVENT_HANDLER_FQ_CLASS", "a.b-c", "dotted path of a class"),
         (ServerSettings, "RP_SERVER_CONNECTION_STATE_CHANGE_EVENT_CLASS", "Events", "dotted path of a class"),
@@ -322,6 +355,55 @@ def test_a_wrong_variable_is_refused(
     [line] = faults(load)
     assert line.startswith(f"{variable}={value!r}: should ")
     assert right in line
+
+
+@pytest.mark.parametrize(
+    ("node", "variable", "value"),
+    [
+        (ServerSettings, "RP_REQUEST_TIMEOUT_S", "3600"),
+        (ServerSettings, "RP_MAX_REQUEST_TIMEOUT_S", "2592000"),
+        (ServerSettings, "RP_CONNECTION_WAIT_TIMEOUT_S", "0"),
+        (ServerSettings, "RP_DRAIN_TIMEOUT_S", "2592000"),
+        (ServerSettings, "RP_CLIENT_HEARTBEAT_TIMEOUT_S", "5.001"),
+        (ServerSettings, "RP_MAX_BODY_BYTES", "1"),
+        (ServerSettings, "RP_MAX_EXCHANGES", "2147483647"),
+        (ServerSettings, "RP_SERVER_BIND_PORT", "0"),
+        (ServerSettings, "RP_SERVER_BIND_PORT", "65535"),
+        (ServerSettings, "RP_SERVER_BIND_INTERFACE", 63 * "a" + ".example."),
+        (ServerSettings, "RP_STATSD_PORT", "65535"),
+        (ServerSettings, "RP_WEB_SOCKET_MODE", "0777"),
+        (ClientSettings, "RP_CLIENT_TARGET_PORT", "1"),
+        (ClientSettings, "RP_CLIENT_RECONNECT_MAX_S", "0.1"),
+        (ClientSettings, "RP_CLIENT_RECONNECT_MIN_S", "5"),
+    ],
+)
+def test_a_value_at_its_bound_is_accepted(
+    node: Node, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    settings = load_server_settings() if node is ServerSettings else load_client_settings()
+    [field] = [row.field for row in rows(node).values() if variable in row.variables]
+    given = getattr(settings, field)
+    assert given == (int(value, 8) if field == "web_socket_mode" else type(given)(value))
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong"),
+    [
+        ("RP_CLIENT_HEARTBEAT_INTERVAL_S", "0"),
+        ("RP_MAX_REQUEST_TIMEOUT_S", "x"),
+        ("RP_CLIENT_RECONNECT_MIN_S", "-1"),
+        ("RP_WEB_TOKEN", "open sesame"),
+    ],
+)
+def test_a_rule_between_two_settings_is_not_told_where_one_of_them_is_wrong_by_itself(
+    variable: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, wrong)
+    monkeypatch.setenv("RP_CLIENT_WEB_BIND", "0.0.0.0:80")
+    monkeypatch.setenv("RP_WEB_TOKEN", wrong if variable == "RP_WEB_TOKEN" else "sesame")
+    [line] = faults(load_client_settings)
+    assert line.startswith(variable)
 
 
 def test_a_rule_that_a_default_breaks_says_that_it_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,6 +436,18 @@ def test_empty_text_turns_off_what_can_be_turned_off(monkeypatch: pytest.MonkeyP
     assert (settings.statsd_host, settings.statsd_port, settings.web_bind) == ("", None, None)
 
 
+def test_blanks_around_a_host_or_an_address_do_not_matter() -> None:
+    settings = load_server_settings({"bind_interface": " ::1 ", "web_bind": " 127.0.0.1:80 ", "statsd_host": " "})
+    assert (settings.bind_interface, settings.web_bind) == ("::1", TcpBind("127.0.0.1", 80))
+    assert settings.statsd_host == ""
+    assert load_server_settings({"web_bind": " "}).web_bind is None
+
+
+def test_a_directory_may_be_given_from_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/pipe")
+    assert load_client_settings({"cert_path": "~/identity"}).key_path.parent == Path("/home/pipe/identity")
+
+
 # Web server
 
 
@@ -363,8 +457,9 @@ def test_empty_text_turns_off_what_can_be_turned_off(monkeypatch: pytest.MonkeyP
         ("127.0.0.1:8080", TcpBind("127.0.0.1", 8080)),
         ("localhost:0", TcpBind("localhost", 0)),
         ("127.9.9.9:1", TcpBind("127.9.9.9", 1)),
-        ("[::1]:8080", TcpBind("::1", 8080)),
+        ("[::1]:65535", TcpBind("::1", 65535)),
         ("unix:/run/rp.sock", UnixBind(Path("/run/rp.sock"))),
+        ("unix:/" + 106 * "x", UnixBind(Path("/" + 106 * "x"))),  # 107 bytes: the most that the system takes
         ("", None),
     ],
 )
@@ -389,7 +484,8 @@ def test_a_web_server_beyond_loopback_needs_a_token(host: str, monkeypatch: pyte
 @pytest.mark.parametrize(
     "text",
     ["8080", ":8080", "localhost", "localhost:x", "localhost:65536", "localhost:-1", "localhost:²", "::1:80", "[::1]",
-     "[]:80", "[localhost]:80", "a b:80", "http://localhost:80", "unix:", "unix:rp.sock", "unix:/" + 107 * "x"],
+     "[]:80", "[localhost]:80", "a b:80", "http://localhost:80", "unix:", "unix:rp.sock",
+     "unix:/" + 107 * "x", "unix:/" + 54 * "é"],
 )  # fmt: skip
 def test_a_web_bind_that_cannot_be_read_is_refused(text: str) -> None:
     [line] = faults(lambda: load_server_settings({"web_bind": text}))
@@ -398,9 +494,10 @@ def test_a_web_bind_that_cannot_be_read_is_refused(text: str) -> None:
 
 
 def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RP_WEB_TOKEN", "open sesame")
-    [line] = faults(load_server_settings)
-    assert line == "RP_WEB_TOKEN: should consist of printable ASCII characters without blanks"
+    for wrong in ("sésame", "sesame\x7f", "open sesame"):
+        monkeypatch.setenv("RP_WEB_TOKEN", wrong)
+        [line] = faults(load_server_settings)
+        assert line == "RP_WEB_TOKEN: should consist of printable ASCII characters without blanks"
     with pytest.raises(ValidationError) as caught:
         ServerSettings()
     assert "sesame" not in str(caught.value)
@@ -408,7 +505,13 @@ def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RP_WEB_TOKEN", "sesame")
     settings = load_server_settings()
     assert settings.web_token.get_secret_value() == "sesame"
-    assert "sesame" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert "sesame" not in f"{settings!r} {settings} {settings.model_dump_json()} {shown(settings.web_token)}"
+
+
+def test_a_token_of_a_user_module_is_not_shown_either(user_module: UserModule) -> None:
+    user_module("mine", "WEB_TOKEN = 'open sesame'")
+    [line] = faults(lambda: load_server_settings({"user_config_module": "mine"}))
+    assert line == "mine.WEB_TOKEN: should consist of printable ASCII characters without blanks"
 
 
 def test_a_long_value_is_cut_in_its_message() -> None:
@@ -443,6 +546,7 @@ def test_the_current_directory_replaces_no_installed_module(user_module: UserMod
             "handlers_here.Miner",
             r"'handlers_here' \(.*handlers_here.py\) has no class 'Miner'; did you mean Mine\?",
         ),
+        ("handlers_here.mines", r"has no class 'mines'; did you mean Mine\?$"),  # not the function, which is closer
         ("handlers_here.Zebra", r"has no class 'Zebra'$"),
         ("handlers_here.mine", r"should be a class, not a function$"),
         ("handlers_here.number", r"should be a class, not an int$"),
@@ -461,6 +565,8 @@ def test_a_class_that_cannot_be_had_is_refused_with_exactly_what_failed(
     [
         ("import absent", r"ModuleNotFoundError: No module named 'absent' \(.*broken.py, line 1\)"),
         ("\n1 / 0", r"ZeroDivisionError: division by zero \(.*broken.py, line 2\)"),
+        ("def f():\n  1 / 0\n\nf()", r"ZeroDivisionError: division by zero \(.*broken.py, line 2\)"),
+        ("import sys\nsys.exit('bye')", r"SystemExit: bye \(.*broken.py, line 2\)"),
         ("def", r"SyntaxError: .*broken.py, line 1\)"),
         ("raise ValueError('one\\ntwo')", r"ValueError: one two \(.*broken.py, line 1\)"),
     ],
@@ -474,7 +580,56 @@ def test_a_module_that_fails_while_it_is_imported_is_refused_with_the_cause(
     assert caught.value.__cause__ is not None
 
 
+def test_a_syntax_error_in_another_module_names_the_place_of_the_error_alone(
+    user_module: UserModule, tmp_path: Path
+) -> None:
+    user_module("worse", "def")
+    user_module("broken", "import worse")
+    with pytest.raises(ConfigError, match=r"SyntaxError: [^()]*\(worse.py, line 1\)$"):
+        import_class("broken.Mine", "X")
+
+
+def test_a_module_that_needs_another_whose_name_is_the_beginning_of_its_own_is_not_called_absent(
+    user_module: UserModule,
+) -> None:
+    user_module("absently", "import absent")
+    with pytest.raises(ConfigError, match=r"^X='absently.Mine': importing 'absently' failed: ModuleNotFoundError: "):
+        import_class("absently.Mine", "X")
+
+
 def test_a_module_that_cannot_even_be_begun_is_refused_with_the_cause_and_no_place(tmp_path: Path) -> None:
     (tmp_path / f"garbled{EXTENSION_SUFFIXES[0]}").write_bytes(b"no shared object")
     with pytest.raises(ConfigError, match=r"^X='garbled.Mine': importing 'garbled' failed: ImportError: [^(]*$"):
         import_class("garbled.Mine", "X")
+
+
+# Objects
+
+
+def test_an_object_is_made_of_the_class_that_a_setting_names(user_module: UserModule) -> None:
+    user_module("handlers_here", "class Mine: ...")
+    made = make_object("handlers_here.Mine", "X")
+    assert type(made) is import_class("handlers_here.Mine", "X")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n    1 / 0", r"ZeroDivisionError: division by zero \(.*handlers_here.py, line 3\)"),
+        ("\n    raise SystemExit('bye')", r"SystemExit: bye \(.*handlers_here.py, line 3\)"),
+    ],
+)
+def test_an_object_that_cannot_be_made_is_refused_with_the_cause_and_its_place(
+    text: str, message: str, user_module: UserModule
+) -> None:
+    user_module("handlers_here", f"class Mine:\n  def __init__(self): {text}")
+    pattern = f"^X='handlers_here.Mine': making an object of it failed: {message}$"
+    with pytest.raises(ConfigError, match=pattern) as caught:
+        make_object("handlers_here.Mine", "X")
+    assert caught.value.__cause__ is not None
+
+
+def test_a_class_that_wants_arguments_is_refused_without_a_place_in_restpipe(user_module: UserModule) -> None:
+    user_module("handlers_here", "class Mine:\n  def __init__(self, x): ...")
+    with pytest.raises(ConfigError, match=r"making an object of it failed: TypeError: [^/]* argument: 'x'$"):
+        make_object("handlers_here.Mine", "X")

@@ -1,6 +1,7 @@
 """Figures reach a statsd server over UDP, and harm nothing when there is none."""
 
 import asyncio
+import select
 import socket
 import threading
 import time
@@ -112,7 +113,8 @@ async def test_every_interval_is_sent_for_itself_and_nothing_when_nothing_happen
     statsd.start()
     for n in (1, 2, 3):
         statsd.count("a", n)
-        assert await server.datagram() == b"a:%d|c" % n
+        statsd.timing("t", n)
+        assert await server.datagram() == b"a:%d|c\nt:%d000.000|ms" % (n, n)
     await statsd.stop()
     assert server.waiting() == []
 
@@ -155,6 +157,16 @@ async def test_a_datagram_is_full_to_the_byte_and_no_further(server: Server, sta
         statsd.count(name)
     await statsd.stop()
     assert [len(datagram) for datagram in server.waiting()] == [MAX_DATAGRAM_BYTES, *2 * [MAX_DATAGRAM_BYTES // 2]]
+
+
+async def test_a_line_that_fills_a_datagram_alone_is_sent(server: Server, statsd: Statsd) -> None:
+    statsd.count("a" * (MAX_DATAGRAM_BYTES - len(":1|c")))
+    await statsd.stop()
+    assert [len(datagram) for datagram in server.waiting()] == [MAX_DATAGRAM_BYTES]
+
+
+def test_a_datagram_fits_an_ethernet_frame() -> None:
+    assert 1024 <= MAX_DATAGRAM_BYTES <= 1500 - 40 - 8  # headers of IPv6 and UDP
 
 
 async def test_what_would_end_a_name_is_replaced(server: Server, statsd: Statsd) -> None:
@@ -316,6 +328,28 @@ async def test_a_server_that_reads_nothing_does_not_block(server: Server) -> Non
     assert statsd._socket
     assert not statsd._socket.getblocking()
     await asyncio.wait_for(statsd.stop(), 10)
+
+
+async def test_a_full_buffer_costs_figures_and_not_the_way_to_the_server(statsd: Statsd) -> None:
+    # On loopback UDP drops what is not read, so a socket takes its place whose buffer does become full.
+    await asyncio.wait([resolving_of(statsd)])
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with near, far:
+        near.setblocking(False)
+        assert statsd._socket
+        statsd._socket.close()
+        statsd._socket = near
+        for n in range(50_000):
+            statsd.count(f"{n}.{'x' * 100}")
+        statsd._flush()
+        with pytest.raises(BlockingIOError):
+            near.send(b"x" * MAX_DATAGRAM_BYTES)
+        assert statsd._socket is near
+        while far in select.select([far], [], [], 0)[0]:
+            far.recv(65536)
+        statsd.count("a")
+        statsd._flush()
+        assert far.recv(65536) == b"a:1|c"
 
 
 async def test_nothing_is_sent_after_the_stop(server: Server) -> None:

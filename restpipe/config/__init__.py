@@ -14,7 +14,7 @@ tables of the README are derived from it.
 """
 
 from restpipe.config.binds import TcpBind, UnixBind, WebBind
-from restpipe.config.imports import import_class
+from restpipe.config.imports import import_class, make_object
 from restpipe.config.loading import load_client_settings, load_server_settings, user_module_warnings
 from restpipe.config.node import NodeSettings
 from restpipe.config.settings import ClientSettings, ServerSettings
@@ -31,6 +31,7 @@ __all__ = [
     "import_class",
     "load_client_settings",
     "load_server_settings",
+    "make_object",
     "markdown_tables",
     "rows",
     "user_module_warnings",

@@ -70,6 +70,10 @@ def parse_host(text: str) -> str:
             raise ValueError("should be a host name or an IP address, without a scheme and without a port") from None
     elif not bare or not all(character.isalnum() or character in "-._" for character in bare):
         raise ValueError("should be a host name or an IP address")
+    try:
+        bare.encode("idna")  # as `getaddrinfo` does, whose callers expect OSError alone
+    except UnicodeError:
+        raise ValueError("should be a host name: 1 to 63 characters between two dots") from None
     return bare
 
 

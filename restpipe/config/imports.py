@@ -33,6 +33,23 @@ def import_class(path: str, variable: str) -> type:
     return found
 
 
+def make_object(path: str, variable: str) -> object:
+    """Import a class by its dotted path, and make an object of it, without arguments.
+
+    Args:
+        path: such as `package.module.Class`.
+        variable: the setting that names it, for messages.
+
+    Raises:
+        ConfigError: the class cannot be imported, or making the object raised; then that is the cause.
+    """
+    found = import_class(path, variable)
+    try:
+        return found()
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{variable}={path!r}: making an object of it failed: {_summary(error)}") from error
+
+
 def import_module(name: str, setting: str) -> ModuleType:
     """Import a module, from the current directory too.
 
@@ -46,7 +63,7 @@ def import_module(name: str, setting: str) -> ModuleType:
     _make_current_directory_importable()
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard ends with sys.exit()
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             message = f"no module named {error.name!r}, neither installed nor in {Path.cwd()}"
             raise ConfigError(f"{setting}: {message}") from None
@@ -75,7 +92,7 @@ def _described(module: ModuleType) -> str:
     return f"module {module.__name__!r} ({file})" if file else f"module {module.__name__!r}"
 
 
-def _summary(error: Exception) -> str:
+def _summary(error: BaseException) -> str:
     """Describe an exception in one line, with the place in the user's code that raised it."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     frames = traceback.extract_tb(error.__traceback__)

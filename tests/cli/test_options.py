@@ -1,6 +1,7 @@
 """Command-line options are the settings, under other names."""
 
 import os
+import re
 from ast import literal_eval
 
 import pytest
@@ -56,6 +57,25 @@ def test_help_lists_every_setting_with_its_variables_its_default_and_its_group(c
         assert f" {row.panel} " in text
         if not row.is_flag:
             assert not row.default or f"[default: {row.default}]" in text
+
+
+def test_help_tells_what_kind_of_value_an_option_takes() -> None:
+    text = run("client", "--help").stdout
+    kinds = {
+        "--target-port": "NUMBER",
+        "--statsd-port": "NUMBER",
+        "--request-timeout": "SECONDS",
+        "--cert-path": "PATH",
+        "--handler": "TEXT",
+    }
+    for option, kind in kinds.items():
+        assert re.search(rf"{option} +{kind} ", text)
+
+
+@pytest.mark.parametrize(("command", "own"), [("server", "--bind-interface"), ("client", "--target-hostname")])
+def test_help_begins_with_what_makes_a_node_a_server_or_a_client(command: str, own: str) -> None:
+    text = run(command, "--help").stdout
+    assert text.index(own) < text.index("--heartbeat-interval")
 
 
 def test_help_shows_which_way_a_flag_stands_and_how_to_turn_it() -> None:
