@@ -1,17 +1,21 @@
 """`rp_server_set_identity` and `rp_client_set_identity`: check an identity, install it where the node looks for it."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from restpipe.exceptions import IdentityError
+from restpipe.cli.options import USAGE_ERROR
+from restpipe.config import ClientSettings, ServerSettings, load_client_settings, load_server_settings
+from restpipe.exceptions import ConfigError, IdentityError
 from restpipe.identity import IdentityPaths, Role, install_identity
 from restpipe.identity.wording import current_user
 
 Key = Annotated[Path, typer.Argument(metavar="KEY", help="Private key of the node.", show_default=False)]
 Certificate = Annotated[Path, typer.Argument(metavar="CRT", help="Its certificate.", show_default=False)]
+
+# The settings that say where the files of an identity are.
+_RELATED = ("cert_path", "key_filename", "crt_filename", "ca_crt_filename", "user_config_module")
 
 _server = typer.Typer(add_completion=False)
 _client = typer.Typer(add_completion=False)
@@ -53,10 +57,10 @@ def _install_client(
 def _install(role: Role, key: Path, certificate: Path, ca: Path | None) -> None:
     try:
         installed = install_identity(role, key, certificate, ca, _target(role))
-    except IdentityError as error:
+    except (IdentityError, ConfigError) as error:
         typer.echo(error, err=True)
         typer.echo("Nothing was installed.", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(USAGE_ERROR if isinstance(error, ConfigError) else 1) from error
     for warning in installed.warnings:
         typer.echo(f"warning: {warning.message}", err=True)
     paths = installed.paths
@@ -67,14 +71,13 @@ def _install(role: Role, key: Path, certificate: Path, ca: Path | None) -> None:
 
 
 def _target(role: Role) -> IdentityPaths:
-    """Return where the node looks for its identity."""
+    """Return where the node looks for its identity.
 
-    def setting(name: str, default: str) -> str:
-        return os.environ.get(name) or default
-
-    directory = Path(setting(f"RP_{role.upper()}_CERT_PATH", "/var/lib/restpipe"))
-    return IdentityPaths(
-        key=directory / setting(f"RP_{role.upper()}_KEY_FILENAME", f"restpipe.{role}.key.pem"),
-        certificate=directory / setting(f"RP_{role.upper()}_CRT_FILENAME", f"restpipe.{role}.crt.pem"),
-        ca=directory / setting("RP_CA_CRT_FILENAME", "ca.crt.pem"),
-    )
+    Raises:
+        ConfigError: one of the settings that say so is wrong, or the user config module cannot be imported.
+    """
+    node, load = (ServerSettings, load_server_settings) if role == "server" else (ClientSettings, load_client_settings)
+    # An option beats everything: whatever else is set, wrongly or not, is no matter of this command.
+    unrelated = {field: info.default for field, info in node.model_fields.items() if field not in _RELATED}
+    settings = load(unrelated)
+    return IdentityPaths(key=settings.key_path, certificate=settings.crt_path, ca=settings.ca_crt_path)

@@ -52,6 +52,44 @@ def test_the_names_of_the_files_can_be_set(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["a", "c", "k"]
 
 
+def test_a_directory_may_be_given_from_the_home_directory(tmp_path: Path) -> None:
+    result = _run("client", *_issue(tmp_path / "from", "client"), RP_CLIENT_CERT_PATH="~/to", HOME=tmp_path)
+    assert result.returncode == 0
+    assert len(list((tmp_path / "to").iterdir())) == 3
+
+
+def test_an_identity_goes_where_the_user_config_module_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(f"CERT_PATH = '{tmp_path}/to'\nKEY_FILENAME = 'k'\nBIND_PORT = 'x'\n")
+    result = _run("server", *_issue(tmp_path / "from", "server"), RP_SERVER_USER_CONFIG_MODULE="mine")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["ca.crt.pem", "k", "restpipe.server.crt.pem"]
+
+
+def test_a_wrong_setting_that_does_not_say_where_an_identity_is_does_not_matter(tmp_path: Path) -> None:
+    result = _run(
+        "server",
+        *_issue(tmp_path / "from", "server"),
+        RP_SERVER_CERT_PATH=tmp_path / "to",
+        RP_SERVER_BIND_PORT="x",
+        RP_SERVER_WEB_BIND="0.0.0.0:80",
+        RP_WEB_TOKEN="open sesame",
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_wrong_setting_that_says_where_an_identity_is_is_named_and_nothing_is_installed(tmp_path: Path) -> None:
+    files = _issue(tmp_path / "from", "client")
+    result = _run("client", *files, RP_CLIENT_CERT_PATH=tmp_path / "to", RP_CA_CRT_FILENAME="")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == ["RP_CA_CRT_FILENAME='': should name a file", "Nothing was installed."]
+    result = _run("client", *files, RP_CLIENT_USER_CONFIG_MODULE="absent")
+    assert result.returncode == 2
+    assert result.stderr.startswith("RP_CLIENT_USER_CONFIG_MODULE='absent': no module named 'absent'")
+    assert result.stderr.endswith("\nNothing was installed.\n")
+    assert not (tmp_path / "to").exists()
+
+
 def test_a_client_on_the_host_of_its_server_needs_no_third_argument(tmp_path: Path) -> None:
     authority = Authority.create(tmp_path / "from")
     server, client = authority.issue("server", "server"), authority.issue("client", "client")
