@@ -1,0 +1,210 @@
+"""`restpipe check`: find out what would keep a node from starting, without starting it."""
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+
+from restpipe.cli.options import settings_options
+from restpipe.config import (
+    ClientSettings,
+    ServerSettings,
+    TcpBind,
+    UnixBind,
+    WebBind,
+    load_client_settings,
+    load_server_settings,
+    make_object,
+    user_module_warnings,
+)
+from restpipe.exceptions import ConfigError
+from restpipe.handlers.events import EventTable
+from restpipe.identity.files import examine
+from restpipe.identity.wording import moment, span
+
+Settings = ServerSettings | ClientSettings
+
+_HELP = (
+    "Find out what would keep a node from starting, without starting it.\n\n"
+    "Checks the settings, the identity, the classes that the settings name (each is imported, and an object of it is "
+    "made), and whether the node can listen where it should. The options and the variables are those of the node.\n\n"
+    "Exits with 0 when the node would start, and with 1 when there is an error."
+)
+
+app = typer.Typer(help=_HELP, no_args_is_help=True)
+
+
+@app.command()
+@settings_options(ServerSettings)
+def server(options: dict[str, object]) -> None:
+    """Check whether a server node would start."""
+    _check("server", lambda: load_server_settings(options))
+
+
+@app.command()
+@settings_options(ClientSettings)
+def client(options: dict[str, object]) -> None:
+    """Check whether a client node would start."""
+    _check("client", lambda: load_client_settings(options))
+
+
+class _Report:
+    """Lines about a node, printed as they are found.
+
+    Attributes:
+        errors: how many of them tell of an error.
+    """
+
+    def __init__(self) -> None:
+        self.errors = 0
+
+    def ok(self, subject: str, text: str) -> None:
+        self._line("ok", subject, text)
+
+    def warning(self, subject: str, text: str) -> None:
+        self._line("warning", subject, text)
+
+    def error(self, subject: str, text: str) -> None:
+        self.errors += 1
+        self._line("error", subject, text)
+
+    def _line(self, severity: str, subject: str, text: str) -> None:
+        typer.echo(f"{severity:<8} {subject:<12} {text}")
+
+
+def _check(node: str, load: Callable[[], Settings]) -> None:
+    report = _Report()
+    try:
+        settings = load()
+        _check_settings(report, settings)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            report.error("settings", line)
+        typer.echo("\nThe rest can be checked once the settings are right.")
+    else:
+        _check_identity(report, settings)
+        _check_classes(report, settings)
+        _check_addresses(report, settings)
+    if report.errors:
+        typer.echo(f"\nThis {node} node would not start.")
+        raise typer.Exit(1)
+    typer.echo(f"\nThis {node} node would start.")
+
+
+def _check_settings(report: _Report, settings: Settings) -> None:
+    for warning in user_module_warnings(settings):
+        report.warning("settings", warning)
+    module = f", defaults are from {settings.user_config_module}" if settings.user_config_module else ""
+    report.ok("settings", f"every value is usable{module}")
+
+
+def _check_identity(report: _Report, settings: Settings) -> None:
+    identity, faults = examine(settings.key_path, settings.crt_path, settings.ca_crt_path, settings.node)
+    for fault in faults:
+        tell = report.error if fault.severity == "error" else report.warning
+        tell("identity", fault.message)
+    if identity is not None:
+        left = span(identity.not_after - datetime.now(UTC))
+        end = f"expires in {left}, on {moment(identity.not_after)}"
+        report.ok("identity", f'"{identity.name}", the identity of a {settings.node}; {end}')
+
+
+def _check_classes(report: _Report, settings: Settings) -> None:
+    try:
+        handler = make_object(settings.event_handler, settings.variable("event_handler"))
+        number = len(EventTable(handler).manifest)
+    except ConfigError as error:
+        report.error("handler", str(error))
+    else:
+        report.ok("handler", f"{settings.event_handler} serves {number} event{'' if number == 1 else 's'}")
+    if settings.connection_events:
+        _check_class(report, "connections", settings.connection_events, settings.variable("connection_events"))
+    if isinstance(settings, ServerSettings):
+        variable = settings.variable("client_hostname_resolver")
+        _check_class(report, "resolver", settings.client_hostname_resolver, variable)
+
+
+def _check_class(report: _Report, subject: str, path: str, variable: str) -> None:
+    try:
+        make_object(path, variable)
+    except ConfigError as error:
+        report.error(subject, str(error))
+    else:
+        report.ok(subject, path)
+
+
+def _check_addresses(report: _Report, settings: Settings) -> None:
+    if isinstance(settings, ServerSettings):
+        pipe = TcpBind(settings.bind_interface, settings.bind_port)
+        variables = f"{settings.variable('bind_interface')} or {settings.variable('bind_port')}"
+        _check_bind(report, "pipe", pipe, f"clients connect to {pipe}", variables)
+    else:
+        report.ok("pipe", f"connects to {settings.target_address}")
+    web = settings.web_bind
+    if web is None:
+        report.ok("web", "no web server")
+    else:
+        token = "a token is required" if settings.web_token.get_secret_value() else "no token is required"
+        _check_bind(report, "web", web, f"listens on {web}; {token}", settings.variable("web_bind"))
+
+
+def _check_bind(report: _Report, subject: str, bind: WebBind, text: str, variables: str) -> None:
+    """Report whether a node can listen somewhere. An address that is taken is no error: this very node may run."""
+    try:
+        if isinstance(bind, UnixBind):
+            _probe_unix(bind.path)
+        else:
+            _probe_tcp(bind)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            taken = f"{bind} is taken: by this node, if it runs already; otherwise end what listens there"
+            report.warning(subject, f"{taken}, or set {variables}")
+        else:
+            report.error(subject, f"cannot listen on {bind}: {error.strerror}; set {variables}")
+    else:
+        report.ok(subject, text)
+
+
+def _probe_tcp(bind: TcpBind) -> None:
+    """Find out whether a node could listen on a TCP address. Nothing listens there meanwhile.
+
+    Raises:
+        OSError: it could not; `EADDRINUSE` where another program listens.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        bind.host, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        # Without it, connections that ended a moment ago count; that a socket listens is found out with it, too.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
+def _probe_unix(path: Path) -> None:
+    """Find out whether a node could listen on a unix socket. No file is made or removed.
+
+    Raises:
+        OSError: it could not; `EADDRINUSE` where another program listens.
+    """
+    if not stat.S_ISDIR(path.parent.stat().st_mode):
+        raise _os_error(errno.ENOTDIR)
+    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+        raise _os_error(errno.EACCES)
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise _os_error(errno.EEXIST)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        fault = probe.connect_ex(str(path))
+    if fault != errno.ECONNREFUSED:  # refused: a process that is gone left it behind, and the node replaces it
+        raise _os_error(errno.EADDRINUSE)
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
