@@ -4,7 +4,14 @@ import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
 
-from restpipe.exceptions import DeadlineError, PeerAbsentError, PeerRefusedError, PipeLostError
+from restpipe.exceptions import (
+    DeadlineError,
+    EventError,
+    NotSentError,
+    PeerAbsentError,
+    PeerRefusedError,
+    PipeLostError,
+)
 from restpipe.pipe import Answer, Pipe
 from restpipe.protocol.limits import INLINE_BYTES
 from restpipe_pb.v1.pipe_pb2 import Request
@@ -50,33 +57,42 @@ async def exchange(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience.deadline
     attempts = 0
+    lost = False
     while True:
-        pipe = await _pipe_in_time(pipe_to, patience, deadline - loop.time(), sent=attempts > 0)
-        attempts += 1
-        request.timeout_ms = max(1, int(1000 * (deadline - loop.time())))
         try:
+            pipe = await _pipe_in_time(pipe_to, patience, deadline - loop.time())
+            attempts += 1
+            request.timeout_ms = max(1, int(1000 * (deadline - loop.time())))
             return await pipe.call(_for_the_pipe(request), body), attempts
-        except PeerRefusedError:
-            # Refused by a peer that stays is an answer; by one that leaves, a reason to wait for its successor.
-            if body is not None or pipe.available:
-                raise
-            attempts -= 1
         except PipeLostError:
             if body is not None or not is_repeatable(pipe, request):
+                raise
+            lost = True
+        except EventError as error:
+            # Refused by a peer that stays is an answer; by one that leaves, a reason to wait for its successor.
+            if isinstance(error, PeerRefusedError) and body is None and not pipe.available:
+                attempts -= 1
+            elif not lost or error.executed != "no":
+                raise
+            elif isinstance(error, NotSentError | DeadlineError):
+                raise PipeLostError(f"the pipe was lost after the request was sent, and {error}") from error
+            else:
+                error.executed = "unknown"  # what was not executed this time may have been the time before
                 raise
 
 
 def is_repeatable(pipe: Pipe, request: Request) -> bool:
     """Whether a request whose outcome is unknown may be sent again."""
-    return request.verb in IDEMPOTENT and (request.verb, request.noun.replace("/", "_")) not in pipe.at_most_once
+    # HEAD is served by the method of GET where it has none of its own.
+    verb = "get" if request.verb == "head" else request.verb
+    noun = request.noun.replace("/", "_")
+    return request.verb in IDEMPOTENT and not {(request.verb, noun), (verb, noun)} & pipe.at_most_once
 
 
-async def _pipe_in_time(pipe_to: PipeTo, patience: Patience, remaining: float, *, sent: bool) -> Pipe:
+async def _pipe_in_time(pipe_to: PipeTo, patience: Patience, remaining: float) -> Pipe:
     try:
         return await pipe_to(max(0.0, min(patience.connection, remaining)))
     except PeerAbsentError as error:
-        if sent:
-            raise PipeLostError(f"the pipe was lost after the request was sent, and {error}") from error
         if remaining < patience.connection:
             raise DeadlineError(f"no pipe within {patience.deadline:g} s: {error}", executed="no") from error
         raise
