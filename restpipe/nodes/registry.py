@@ -15,9 +15,11 @@ class Registry:
 
     Args:
         resolver: for host names.
-        grace: seconds after the start for which a name that nobody has borne yet is waited for like a known one:
-        clients
-            of a server that was restarted are on their way.
+        grace: seconds after the start for which a name that nobody has borne yet is waited for like a known one: the
+            clients of a server that was restarted are on their way.
+
+    Attributes:
+        closed: no client will come any more.
     """
 
     def __init__(self, resolver: CachedResolver, grace: float) -> None:
@@ -27,6 +29,7 @@ class Registry:
         self._pipes: dict[str, Pipe] = {}
         self._known: set[str] = set()
         self._added: asyncio.Future[None] = self._loop.create_future()
+        self.closed = False
 
     def __len__(self) -> int:
         return len(self._pipes)
@@ -40,8 +43,7 @@ class Registry:
         replaced = self._pipes.get(name)
         self._pipes[name] = pipe
         self._known.add(name)
-        added, self._added = self._added, self._loop.create_future()
-        added.set_result(None)
+        self._wake()
         return replaced
 
     def remove(self, pipe: Pipe) -> bool:
@@ -50,6 +52,12 @@ class Registry:
             return False
         del self._pipes[pipe.peer.name]
         return True
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        self.closed = True
+        self._grace_ends = self._loop.time()
+        self._wake()
 
     async def pipe_to(self, target: str, wait: float) -> Pipe:
         """Return the pipe to a client.
@@ -79,6 +87,8 @@ class Registry:
                 known = bool(addresses)
             if pipe is not None and pipe.available:
                 return pipe
+            if known and self.closed:
+                raise PeerAbsentError(f"client {target!r} is not connected, and this node is stopping")
             ends = deadline if known else min(deadline, self._grace_ends)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(ends):
@@ -87,6 +97,10 @@ class Registry:
             if known:
                 raise PeerAbsentError(f"client {target!r} is not connected, and did not connect within {wait:g} s")
             raise PeerUnknownError(f"{target!r} is no client's name, and resolves to no address")
+
+    def _wake(self) -> None:
+        added, self._added = self._added, self._loop.create_future()
+        added.set_result(None)
 
     async def _addresses(self, target: str) -> tuple[str, ...]:
         try:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Seconds between two `idle` events while nothing is connected.
 IDLE_INTERVAL = 60.0
+# Seconds that connections have to close once their pipes have ended.
+CLOSE_PATIENCE = 1.0
 
 
 class ServerNode(Node):
@@ -74,10 +76,11 @@ class ServerNode(Node):
 
     async def stop(self, grace: float) -> None:
         """Let what is in flight finish for at most `grace` seconds, and end all pipes."""
-        self._stop_idling()
+        self.registry.close()
         await self._listener.drain()
-        await asyncio.gather(*(pipe.drain(grace) for pipe in self.pipes))
-        await self._listener.stop(grace=1.0)
+        # A client that is told to leave dials again at once, and would take over from its own pipe, here.
+        await asyncio.gather(self._listener.stop(grace + CLOSE_PATIENCE), *(pipe.drain(grace) for pipe in self.pipes))
+        self._stop_idling()
         await super().stop(grace)
 
     async def _accept(self, carrier: Carrier) -> None:
@@ -97,6 +100,9 @@ class ServerNode(Node):
             hello = await pipe.wait_ready()
         except ConnectError as error:
             log.warning("client %s (%s) did not complete its connection: %s", peer.name, peer.address, error)
+            return
+        if self.registry.closed:
+            pipe.close(Goaway.SHUTDOWN, "the node is shutting down")
             return
         replaced = self.registry.add(pipe)
         if replaced is not None:
