@@ -207,11 +207,18 @@ class Connection:
             self._remove(exchange)
 
     def goaway(self, reason: Goaway.Reason.ValueType, message: str) -> None:
-        """Accept no new exchange from now on; without effect where that was said before."""
+        """Accept no new exchange from now on; it is said once, with the first reason.
+
+        After any reason but SHUTDOWN this side ends the call at once: nothing follows the Goaway, and nothing more is
+        heard. A request that has not left then never leaves.
+        """
         if self._goaway_last_id is None:
             self._goaway_last_id = self._last_peer_id
             goaway = Goaway(reason=reason, message=shorten(message), last_exchange_id=self._last_peer_id)
             self._control(0, "goaway", goaway)
+        if reason != Goaway.SHUTDOWN:
+            self._ended = True
+            self._outbox.close()
 
     # What leaves
 
@@ -240,7 +247,6 @@ class Connection:
             self._ping_sent = now
             self._control(0, "ping", Ping(id=self._ping_id))
         elif beat is Beat.DEAD:
-            self._ended = True
             timeout = self.limits.heartbeat_timeout
             self.goaway(Goaway.HEARTBEAT, f"nothing was received for {timeout:g} s")
             return [PeerSilent(timeout)]
@@ -265,7 +271,6 @@ class Connection:
                 raise ProtocolError("the peer does not read what it asks for")
         except ProtocolError as error:
             where = "" if envelope is None else f"{envelope.WhichOneof('kind')} of exchange {envelope.exchange_id}: "
-            self._ended = True
             self.goaway(Goaway.PROTOCOL_ERROR, f"{where}{error}")
             events.append(Broken(ProtocolError(f"{where}{error}")))
         return events
@@ -451,8 +456,7 @@ class Connection:
         if len(envelope) > most:
             raise too_large(f"the head of the {kind} takes {len(envelope)} bytes, the peer accepts {most}")
         exchange.send_window.spend(len(message.body))
-        exchange.finishing = not more
-        self._outbox.put_head(exchange, envelope)
+        self._outbox.put_head(exchange, envelope, more=message.more)
         if rest:
             self._outbox.put_body(exchange, rest, more=more)
 

@@ -43,12 +43,12 @@ class Heartbeat:
         A tick that comes late tells that this process stood still. What the peer sent meanwhile is still unread, so the
         lateness does not count as silence.
         """
-        late = now - self.due
-        if late > 0:
-            self._heard = min(now, self._heard + late)
-        if now - self._heard >= self._timeout:
-            return Beat.DEAD
-        if now < self._next_ping:
+        death = self._heard + self._timeout
+        due = min(self._next_ping, death)
+        if now < due:
             return Beat.NOTHING
+        if due == death:
+            return Beat.DEAD
+        self._heard = min(now, self._heard + now - due)
         self._next_ping = now + self._interval
         return Beat.PING

@@ -26,8 +26,9 @@ class Outbox:
     def __init__(self, half_sent: Callable[[Exchange], None]) -> None:
         self._half_sent = half_sent
         self._control: deque[bytes] = deque()
-        self._heads: OrderedDict[int, tuple[Exchange, bytes]] = OrderedDict()
+        self._heads: OrderedDict[int, tuple[Exchange, bytes, bool]] = OrderedDict()
         self._passed_over = 0
+        self._closed = False
         self._round: deque[Exchange] = deque()
         self._drained: list[int] = []
 
@@ -38,13 +39,15 @@ class Outbox:
 
     def put_control(self, envelope: bytes) -> None:
         """Queue an encoded ping, pong, credit, cancel, goaway or hello."""
-        self._control.append(envelope)
+        if not self._closed:
+            self._control.append(envelope)
 
-    def put_head(self, exchange: Exchange, envelope: bytes) -> None:
-        """Queue an encoded request or response. It ends the local half, once it leaves, where nothing is to follow."""
+    def put_head(self, exchange: Exchange, envelope: bytes, *, more: bool) -> None:
+        """Queue an encoded request or response, which ends the local half where it says that no `more` follows."""
         exchange.local_begun = True
         exchange.head_unsent = True
-        self._heads[exchange.id] = exchange, envelope
+        exchange.finishing = not more
+        self._heads[exchange.id] = exchange, envelope, more
 
     def put_body(self, exchange: Exchange, data: bytes | memoryview, *, more: bool) -> None:
         """Queue a piece of the body of the local half, the last where `more` is unset."""
@@ -59,6 +62,10 @@ class Outbox:
         if exchange.head_unsent:
             del self._heads[exchange.id]
         exchange.abandon()
+
+    def close(self) -> None:
+        """Let nothing leave any more but the control that waits: what is unsent now stays unsent."""
+        self._closed = True
 
     def schedule(self, exchange: Exchange) -> None:
         """Let an exchange that has both bytes and credit take part in the round."""
@@ -78,11 +85,11 @@ class Outbox:
         """
         parts: list[bytes] = []
         room = limit
-        if self._passed_over in self._heads:
+        if self._passed_over in self._heads and not self._closed:
             room -= self._take_head(parts)
         room = self._take_control(parts, room)
         # A Cancel may free the place that a Request takes: no head overtakes control that waited before it.
-        if not self._control:
+        if not self._control and not self._closed:
             room = self._take_heads(parts, room)
             if not self._heads:
                 self._take_chunks(parts, room)
@@ -99,7 +106,7 @@ class Outbox:
     def _take_heads(self, parts: list[bytes], room: int) -> int:
         heads = self._heads
         while heads:
-            exchange, envelope = next(iter(heads.values()))
+            exchange, envelope, _ = next(iter(heads.values()))
             if len(envelope) > room and parts:
                 # It goes first the next time: control that keeps coming could leave no room for it for ever.
                 self._passed_over = exchange.id
@@ -108,14 +115,14 @@ class Outbox:
         return room
 
     def _take_head(self, parts: list[bytes]) -> int:
-        _, (exchange, envelope) = self._heads.popitem(last=False)
+        _, (exchange, envelope, more) = self._heads.popitem(last=False)
         exchange.head_unsent = False
         parts.append(envelope)
-        if exchange.finishing and not exchange.pieces:
+        if more:
+            self.schedule(exchange)
+        else:
             exchange.local_open = False
             self._half_sent(exchange)
-        else:
-            self.schedule(exchange)
         return len(envelope)
 
     def _take_chunks(self, parts: list[bytes], room: int) -> None:
