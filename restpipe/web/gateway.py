@@ -5,7 +5,15 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from restpipe.exceptions import BadAnswerError, BadRequestError, EventError, InternalError, WrongVerbError
+from restpipe.exceptions import (
+    BadAnswerError,
+    BadRequestError,
+    BadResultError,
+    EventError,
+    InternalError,
+    WrongVerbError,
+)
+from restpipe.handlers.dispatch import check_header
 from restpipe.handlers.events import VERBS
 from restpipe.nodes.exchanges import Patience, PipeTo, exchange
 from restpipe.pipe import Answer
@@ -154,13 +162,15 @@ class Gateway:
 
     async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:
         response = answer.response
+        bodiless = scope["method"] == "HEAD" or response.status in _BODILESS
         try:
             headers = _answer_headers(response, attempts)
             body = answer.body.take_now() if answer.body.complete else None
+            if body is None and bodiless:
+                raise BadAnswerError("the peer's answer has a body where there is none to be")
         except BadAnswerError as error:
             await _send_problem(scope, send, error)
             return
-        bodiless = scope["method"] == "HEAD" or response.status in _BODILESS
         if body is not None:
             if not bodiless:
                 headers.append((b"content-length", b"%d" % len(body)))
@@ -233,7 +243,11 @@ def _answer_headers(response: Response, attempts: int) -> RawHeaders:
     if attempts > 1:
         headers.append((b"x-event-attempts", b"%d" % attempts))
     for header in response.headers:
-        headers.append((_value(header.name), _value(header.value)))
+        try:
+            check_header(header.name, header.value)
+        except BadResultError as error:
+            raise BadAnswerError(f"the peer's answer cannot be passed on: {error}") from error
+        headers.append((header.name.encode("latin-1"), header.value.encode("latin-1")))
     return headers
 
 

@@ -3,6 +3,7 @@
 import json
 
 from restpipe.exceptions import EventError, NotSentError, UnauthorizedError, WrongVerbError
+from restpipe.handlers.events import VERBS
 
 RETURN_CODE = b"x-event-return-code"
 PROBLEM_TYPE = b"application/problem+json"
@@ -31,7 +32,8 @@ def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
         (RETURN_CODE, b"%d" % error.return_code),
     ]
     if isinstance(error, WrongVerbError):
-        headers.append((b"allow", ", ".join(error.allow).upper().encode("latin-1", "replace")))
+        # Of what the peer tells, only verbs: anything else might break the answer apart.
+        headers.append((b"allow", ", ".join(verb for verb in VERBS if verb in error.allow).upper().encode()))
     elif isinstance(error, NotSentError) and error.status == 503:
         headers.append((b"retry-after", b"1"))
     elif isinstance(error, UnauthorizedError):
