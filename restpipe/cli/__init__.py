@@ -2,7 +2,7 @@
 
 import typer
 
-from restpipe.cli import ca, demo, nodes
+from restpipe.cli import ca, check, demo, nodes
 from restpipe.version import __version__
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app.command("server")(nodes.server)
 app.command("client")(nodes.client)
 app.command("demo")(demo.demo)
 app.add_typer(ca.app, name="ca")
+app.add_typer(check.app, name="check")
 
 
 def _show_version(wanted: bool) -> None:
