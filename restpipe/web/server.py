@@ -139,9 +139,13 @@ def _remove_dead_socket(path: Path) -> None:
     if not is_socket:
         raise ConfigError(f"cannot listen on unix:{path} for HTTP: there is a file of that name")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a listener whose backlog is full is alive
         try:
             probe.connect(str(path))
-        except OSError:
+        except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise ConfigError(f"cannot listen on unix:{path} for HTTP: {error.strerror}") from error
     raise ConfigError(f"cannot listen on unix:{path} for HTTP: another process listens there")
