@@ -37,17 +37,17 @@ def raise_for_exception(response: HttpResponse) -> None:
     Raises:
         PipeFailError: the event did not succeed.
     """
-    code = response.headers.get("X-Event-Return-Code")
-    content_type = response.headers.get("Content-Type", "")
-    if code is not None and content_type.startswith("application/problem+json"):
+    code = _number(response.headers.get("X-Event-Return-Code"))
+    if code is not None and response.headers.get("Content-Type", "").startswith("application/problem+json"):
         document = _document(response)
         exception = document.get("exception")
-        if isinstance(exception, dict):
+        if isinstance(exception, dict) or not document:  # the answer to HEAD has no body
+            exception = exception or {"class": "PipeFailError", "message": f"status {response.status_code}"}
             raise PipeFailError(
                 str(exception.get("message", "")),
                 error_class_name=str(exception.get("class", "")),
                 error_traceback=str(exception.get("traceback", "")),
-                return_code=int(code),
+                return_code=code,
                 status=response.status_code,
                 executed=document.get("executed", "unknown"),
                 retryable=bool(document.get("retryable", False)),
@@ -62,6 +62,13 @@ def raise_for_exception(response: HttpResponse) -> None:
             executed="unknown",
             retryable=False,
         )
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(text or "")
+    except ValueError:
+        return None
 
 
 def _document(response: HttpResponse) -> dict[str, Any]:
