@@ -11,6 +11,8 @@ from restpipe.identity.certificates import certificate_roles, parse_certificate
 from restpipe.identity.files import Identity
 from restpipe.identity.wording import moment, printable
 
+_OTHER_CA_HERE = "the server's certificate is not from this node's CA; give both nodes the certificate of the same CA"
+_OTHER_CA_THERE = "the server trusts another CA than this node's; give both nodes the certificate of the same CA"
 # Fragments of what gRPC, BoringSSL and the resolver report, and what they mean to a person. The first that fits counts.
 _CAUSES = (
     ("Connection refused", "nothing listens there; start the server node, or check its host and port"),
@@ -30,10 +32,9 @@ _CAUSES = (
         "unsupported certificate purpose",
         "the server shows a certificate that is not a server's; {issue}",
     ),
-    (
-        "CERTIFICATE_VERIFY_FAILED",
-        "the server's certificate was not issued by this node's CA; give both nodes the certificate of the same CA",
-    ),
+    ("CERTIFICATE_VERIFY_FAILED", _OTHER_CA_HERE),
+    # An issuer of the same name, with another key.
+    ("certificate signature failure", _OTHER_CA_HERE),
     ("Hostname Verification Check failed", "the server's certificate does not name {host!r}; {issue}"),
     ("WRONG_VERSION_NUMBER", "what listens there does not speak TLS; check host and port"),
     ("missing selected ALPN property", "what listens there is no RestPipe server; check host and port"),
@@ -42,12 +43,12 @@ _CAUSES = (
     ("Endpoint closing", "what listens there does not answer; check host and port"),
 )
 _ISSUE = "issue one with `restpipe ca issue NAME --server --host {host}`"
-# TLS alerts (RFC 8446 section 6) by which a server refuses a client's certificate, as OpenSSL spells them.
+# A server that refuses this node's certificate: gRPC's closes the connection, others send an alert first.
+_CUTS = ("Socket closed", "Connection reset", "Unwrap failed", "_ALERT_")
+# TLS alerts (RFC 8446 section 6) as OpenSSL and BoringSSL spell them.
 _REFUSALS = (
-    (
-        "ALERT_UNKNOWN_CA",
-        "the server trusts another CA than this node's; give both nodes the certificate of the same CA",
-    ),
+    ("ALERT_UNKNOWN_CA", _OTHER_CA_THERE),
+    ("ALERT_DECRYPT_ERROR", _OTHER_CA_THERE),
     ("ALERT_CERTIFICATE_EXPIRED", "the server finds this node's certificate expired; set the server's clock"),
     ("CERTIFICATE", "the server refuses this node's certificate; its log says why"),
 )
@@ -70,8 +71,8 @@ async def explain(error: grpc.aio.AioRpcError, host: str, port: int, identity: I
     for fragment, meaning in _CAUSES:
         if fragment in details:
             return meaning.format(host=host, issue=_ISSUE.format(host=host))
-    if "Socket closed" in details or "Connection reset" in details:
-        return _own_fault(identity) or await _refusal(host, port, identity, connect_timeout)
+    if any(cut in details for cut in _CUTS):
+        return _own_fault(identity) or _alert(details) or await _refusal(host, port, identity, connect_timeout)
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return "what listens there is no RestPipe server; check host and port"
     return printable(details) or error.code().name
@@ -106,11 +107,7 @@ async def _refusal(host: str, port: int, identity: Identity, connect_timeout: fl
             finally:
                 writer.transport.abort()
     except ssl.SSLError as error:
-        reason = error.reason or ""
-        for fragment, meaning in _REFUSALS:
-            if fragment in reason:
-                return meaning
-        return f"the TLS handshake failed: {reason}"
+        return _alert(str(error)) or f"the TLS handshake failed: {error}"
     except (OSError, TimeoutError):
         accepted = b"unknown"
     if not accepted:
@@ -120,3 +117,7 @@ async def _refusal(host: str, port: int, identity: Identity, connect_timeout: fl
             "it trusts another CA, or its clock is wrong: its log says which"
         )
     return "the server closed the connection; it may be starting or stopping"
+
+
+def _alert(report: str) -> str | None:
+    return next((meaning for fragment, meaning in _REFUSALS if fragment in report), None)

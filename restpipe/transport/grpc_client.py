@@ -77,9 +77,9 @@ class GrpcClientCarrier:
                     await call.done_writing()
                     await self._over.wait()
         finally:
-            # The connection lives as long as anything refers to the call.
-            self._call = None
             call.cancel()
+            # The connection lives as long as anything refers to the call.
+            self._call = call = None
             await self._channel.close()
 
 
