@@ -14,6 +14,11 @@ from cryptography.x509.oid import NameOID
 from restpipe.identity import Identity, Role
 from restpipe.identity.certificates import ROLE_USAGES
 
+# Of validity, as seen from now.
+PAST = timedelta(days=-9), timedelta(days=-1)
+NOW = timedelta(hours=-1), timedelta(days=1)
+FUTURE = timedelta(days=1), timedelta(days=9)
+
 
 @dataclass(frozen=True)
 class Forge:
@@ -23,9 +28,9 @@ class Forge:
     certificate: x509.Certificate
 
     @classmethod
-    def new(cls) -> "Forge":
+    def new(cls, common_name: str) -> "Forge":
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name("CA")
+        name = _name(common_name)
         now = datetime.now(UTC)
         certificate = (
             x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
@@ -46,19 +51,18 @@ class Forge:
         *,
         name: str = "node",
         hosts: Sequence[str] = ("localhost", "127.0.0.1", "::1"),
-        begin: timedelta = timedelta(hours=-1),
-        end: timedelta = timedelta(days=1),
+        valid: tuple[timedelta, timedelta] = NOW,
         trusts: "Forge | None" = None,
     ) -> Identity:
-        """Make an identity, valid from `begin` to `end` as seen from now."""
+        """Make an identity."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         builder = (
             x509.CertificateBuilder(
                 self.certificate.subject, _name(name), key.public_key(), x509.random_serial_number()
             )
-            .not_valid_before(now + begin)
-            .not_valid_after(now + end)
+            .not_valid_before(now + valid[0])
+            .not_valid_after(now + valid[1])
             .add_extension(x509.ExtendedKeyUsage([ROLE_USAGES[role]]), critical=False)
         )
         if hosts:
@@ -80,13 +84,13 @@ class Forge:
 @functools.cache
 def ca() -> Forge:
     """Return the CA that both nodes trust."""
-    return Forge.new()
+    return Forge.new("CA")
 
 
 @functools.cache
-def other_ca() -> Forge:
+def other_ca(common_name: str = "Other CA") -> Forge:
     """Return another."""
-    return Forge.new()
+    return Forge.new(common_name)
 
 
 def _name(common_name: str) -> x509.Name:
