@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix proto coverage wheel clean
+.PHONY: help demo test check fix proto coverage bench wheel clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ proto: $(VENV)/.dev  ## generate gen/ from protos/
 coverage: $(VENV)/.dev  ## branch coverage of the protocol core
 	@$(BIN)/coverage run -m pytest -q tests/protocol
 	@$(BIN)/coverage report --include 'restpipe/protocol/*' --fail-under 100
+
+bench: $(VENV)/.dev  ## requests a second, beside a plain FastAPI endpoint (needs wrk)
+	@$(BIN)/python tests/bench/small_requests.py
 
 wheel: $(VENV)/.dev  ## build the wheel and the source archive into dist/
 	@$(BIN)/python -m build --outdir dist .
