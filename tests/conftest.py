@@ -14,9 +14,17 @@ from hypothesis import HealthCheck, settings
 
 from restpipe.identity import Authority, load_identity
 
+# Real nodes.
+pytest_plugins = ("live_nodes",)
+
 settings.register_profile("ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", parent=settings.get_profile("ci"), max_examples=100_000)
 settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """Let `gc.collect` look at what the tests make, and not at every module again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

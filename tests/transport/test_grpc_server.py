@@ -1,0 +1,324 @@
+"""Accepting: who gets in, under which name, and what else the port answers."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import forge
+import grpc
+import grpc.aio
+import pytest
+from carriers import CONNECT_TIMEOUT, Identities, connections, listening
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from restpipe.exceptions import ConfigError
+from restpipe.identity import Identity, certificate_name, parse_certificate
+from restpipe.protocol.limits import Limits
+from restpipe.transport.carrier import CarrierLostError, Peer
+from restpipe.transport.channel_options import METHOD, SERVICE
+from restpipe.transport.grpc_client import dial
+from restpipe.transport.grpc_server import GrpcServerCarrier, PipeListener, peer_address
+
+pytestmark = pytest.mark.usefixtures("leak_free")
+
+
+async def nobody(_carrier: GrpcServerCarrier) -> None:
+    raise AssertionError("accepted")
+
+
+@contextlib.asynccontextmanager
+async def secure_channel(identity: Identity, port: int) -> AsyncIterator[grpc.aio.Channel]:
+    """Connect as any gRPC program would."""
+    credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+        yield channel
+
+
+def connect(channel: grpc.aio.Channel) -> Any:
+    return channel.stream_stream(f"/{SERVICE}/{METHOD}")()
+
+
+# Who gets in
+
+
+@pytest.mark.parametrize("who", ["without a certificate", "in plain text"])
+async def test_nobody_gets_in(identities: Identities, who: str) -> None:
+    async with listening(identities.server, nobody) as port:
+        target = f"127.0.0.1:{port}"
+        channel = (
+            grpc.aio.insecure_channel(target)
+            if who == "in plain text"
+            else grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(identities.server.ca_pem))
+        )
+        async with channel, asyncio.timeout(CONNECT_TIMEOUT):
+            call = connect(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("service", ["health", "reflection"])
+async def test_nothing_answers_without_a_certificate(identities: Identities, service: str) -> None:
+    async with listening(identities.server, nobody) as port:
+        credentials = grpc.ssl_channel_credentials(identities.server.ca_pem)
+        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await (serving(channel, "") if service == "health" else services(channel))
+
+
+# Who it is
+
+
+async def met(identities: Identities, client: Identity, host: str) -> Peer:
+    """Dial a server at `host`; return who it takes the client for."""
+    peers: list[Peer] = []
+
+    async def accept(carrier: GrpcServerCarrier) -> None:
+        peers.append(carrier.peer)
+        await carrier.write(b"first")
+
+    async with listening(identities.server, accept, host) as port:
+        carrier = await dial(host, port, client, Limits(), CONNECT_TIMEOUT)
+        assert [await carrier.read(), await carrier.read()] == [b"first", None]
+        await carrier.close()
+    return peers[0]
+
+
+async def test_a_client_is_who_its_certificate_says(identities: Identities) -> None:
+    peer = await met(identities, identities.client, "127.0.0.1")
+    assert (peer.name, peer.address) == ("client-1", "127.0.0.1")
+    assert certificate_name(parse_certificate(peer.certificate)) == "client-1"
+    assert peer.not_after == identities.client.not_after
+
+
+def ipv6_works() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not ipv6_works(), reason="needs IPv6")
+async def test_a_client_is_met_by_ipv6(identities: Identities) -> None:
+    assert (await met(identities, identities.client, "::1")).address == "::1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:127.0.0.1:56570", "127.0.0.1"),
+        ("ipv6:%5B::1%5D:38440", "::1"),
+        ("ipv6:[2001:db8::7]:1", "2001:db8::7"),
+        ("ipv6:%5B::ffff:192.0.2.1%5D:443", "192.0.2.1"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:443", "fe80::1"),
+    ],
+)
+def test_an_address_is_the_same_however_grpc_spells_it(peer: str, address: str) -> None:
+    assert peer_address(peer) == address
+
+
+@pytest.mark.parametrize("name", ["..", "-x", "a b", "a/b", "x\ny", "ünicode"])
+async def test_a_name_that_no_node_can_have_is_refused(name: str) -> None:
+    server, client = forge.ca().make("server"), forge.ca().make("client", name=name)
+    async with listening(server, nobody) as port, secure_channel(client, port) as channel:
+        call = connect(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert str(caught.value.details()).startswith("the client's certificate names no node: ")
+
+
+# How a call ends
+
+
+async def end_of_call(identities: Identities, accept_ends_with: BaseException) -> bytes | None:
+    async def accept(carrier: GrpcServerCarrier) -> None:
+        await carrier.write(b"first")
+        raise accept_ends_with
+
+    async with listening(identities.server, accept) as port, asyncio.timeout(CONNECT_TIMEOUT):
+        carrier = await dial("127.0.0.1", port, identities.client, Limits(), CONNECT_TIMEOUT)
+        assert await carrier.read() == b"first"
+        end = await carrier.read()
+        await carrier.close()
+        return end
+
+
+async def test_a_call_whose_pipe_was_cancelled_ends(identities: Identities) -> None:
+    assert await end_of_call(identities, asyncio.CancelledError()) is None
+
+
+async def test_a_call_whose_pipe_failed_ends(identities: Identities) -> None:
+    assert await end_of_call(identities, RuntimeError("a bug")) is None
+
+
+async def test_a_carrier_whose_call_is_over_can_be_asked_and_holds_no_connection(identities: Identities) -> None:
+    kept: list[GrpcServerCarrier] = []
+
+    async def accept(carrier: GrpcServerCarrier) -> None:
+        kept.append(carrier)
+        await carrier.write(b"first")
+
+    async with listening(identities.server, accept) as port, asyncio.timeout(CONNECT_TIMEOUT):
+        client = await dial("127.0.0.1", port, identities.client, Limits(), CONNECT_TIMEOUT)
+        assert [await client.read(), await client.read()] == [b"first", None]
+        await client.close()
+        while connections(port):  # noqa: ASYNC110  (the kernel tells nobody)
+            await asyncio.sleep(0.01)
+        assert await kept[0].read() is None
+        with pytest.raises(CarrierLostError):
+            await kept[0].write(b"late")
+        assert kept[0].peer.name == "client-1"
+
+
+async def test_a_client_that_gives_up_at_any_moment_harms_nobody(
+    identities: Identities, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def accept(carrier: GrpcServerCarrier) -> None:
+        with contextlib.suppress(CarrierLostError):
+            await carrier.write(b"first")
+        while await carrier.read() is not None:
+            pass
+
+    async with listening(identities.server, accept) as port, secure_channel(identities.client, port) as channel:
+        await channel.channel_ready()
+        for turns in range(60):
+            call = connect(channel)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+        last = connect(channel)
+        assert await last.read() == b"first"
+    assert not caplog.records
+
+
+# The port
+
+
+async def start_in_vain(identity: Identity, host: str, port: int) -> str:
+    with pytest.raises(ConfigError) as caught:
+        await PipeListener(identity, Limits(), nobody).start(host, port)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+async def test_a_port_that_another_program_holds_is_told(identities: Identities) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        message = await start_in_vain(identities.server, "127.0.0.1", port)
+    assert message == f"cannot listen on 127.0.0.1:{port} for pipes: the port is taken by another process"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_two_restpipe_servers_do_not_share_a_port(identities: Identities, host: str) -> None:
+    async with listening(identities.server, nobody) as port:
+        message = await start_in_vain(identities.server, host, port)
+    assert message == f"cannot listen on {host}:{port} for pipes: the port is taken by another process"
+
+
+async def test_an_address_of_another_machine_is_told(identities: Identities) -> None:
+    message = await start_in_vain(identities.server, "203.0.113.9", 0)
+    assert message == "cannot listen on 203.0.113.9:0 for pipes: Cannot assign requested address"
+
+
+async def test_a_host_name_that_nobody_has_is_told_by_the_server(identities: Identities) -> None:
+    message = await start_in_vain(identities.server, "nobody.invalid", 0)
+    assert message.startswith("cannot listen on nobody.invalid:0 for pipes: ")
+
+
+async def test_a_key_of_another_certificate_keeps_the_server_from_starting(identities: Identities) -> None:
+    server, client = identities.server, identities.client
+    mixed = Identity(
+        name=server.name,
+        key_pem=client.key_pem,
+        certificate_pem=server.certificate_pem,
+        ca_pem=server.ca_pem,
+        not_before=server.not_before,
+        not_after=server.not_after,
+        hosts=server.hosts,
+    )
+    message = await start_in_vain(mixed, "127.0.0.1", 0)
+    assert message == "cannot listen on 127.0.0.1:0 for pipes: gRPC refused it; its own message stands above"
+
+
+async def test_a_stopped_listener_frees_its_port_and_ends_its_calls(identities: Identities) -> None:
+    async def accept(carrier: GrpcServerCarrier) -> None:
+        await carrier.write(b"first")
+        while await carrier.read() is not None:
+            pass
+
+    async with listening(identities.server, accept) as port:
+        carrier = await dial("127.0.0.1", port, identities.client, Limits(), CONNECT_TIMEOUT)
+        assert await carrier.read() == b"first"
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        assert await carrier.read() is None
+    await carrier.close()
+    again = PipeListener(identities.server, Limits(), nobody)
+    assert await again.start("127.0.0.1", port) == port
+    await again.stop(0)
+
+
+# Health and reflection
+
+
+async def serving(channel: grpc.aio.Channel, service: str) -> int:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+    return int(answer.status)
+
+
+async def reflected(channel: grpc.aio.Channel, request: reflection_pb2.ServerReflectionRequest) -> Any:
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
+    call = stub.ServerReflectionInfo()
+    await call.write(request)
+    await call.done_writing()
+    return await call.read()
+
+
+async def services(channel: grpc.aio.Channel) -> set[str]:
+    answer = await reflected(channel, reflection_pb2.ServerReflectionRequest(list_services=""))
+    return {service.name for service in answer.list_services_response.service}
+
+
+@pytest.mark.parametrize("service", ["", SERVICE])
+async def test_the_health_of_the_server_can_be_asked(identities: Identities, service: str) -> None:
+    async with listening(identities.server, nobody) as port, secure_channel(identities.client, port) as channel:
+        assert await serving(channel, service) == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_server_that_drains_is_not_healthy_and_its_pipes_go_on(identities: Identities) -> None:
+    async def accept(carrier: GrpcServerCarrier) -> None:
+        await carrier.write(b"first")
+        frame = await carrier.read()
+        assert frame is not None
+        await carrier.write(frame)
+
+    listener = PipeListener(identities.server, Limits(), accept)
+    port = await listener.start("127.0.0.1", 0)
+    carrier = await dial("127.0.0.1", port, identities.client, Limits(), CONNECT_TIMEOUT)
+    async with secure_channel(identities.client, port) as channel:
+        await listener.drain()
+        for service in ("", SERVICE):
+            assert await serving(channel, service) == health_pb2.HealthCheckResponse.NOT_SERVING
+    await carrier.write(b"still there")
+    assert [await carrier.read(), await carrier.read(), await carrier.read()] == [b"first", b"still there", None]
+    await carrier.close()
+    await listener.stop(0)
+
+
+async def test_the_services_of_the_port_can_be_listed_and_described(identities: Identities) -> None:
+    async with listening(identities.server, nobody) as port, secure_channel(identities.client, port) as channel:
+        assert await services(channel) == {
+            SERVICE,
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+        }
+        answer = await reflected(channel, reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE))
+        assert b"restpipe_pb/v1/pipe.proto" in answer.file_descriptor_response.file_descriptor_proto[0]
