@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
 
-from restpipe.exceptions import NoHandlerError
+from restpipe.exceptions import EventError, InternalError, NoHandlerError, WrongVerbError
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.exchanges import Patience, PipeTo
 from restpipe.nodes.server import ServerNode
@@ -17,12 +18,13 @@ from restpipe.web.door import Door
 from restpipe.web.gateway import App, Gateway, Route
 from restpipe.web.openapi import PROBLEM_SCHEMA, event_paths
 from restpipe.web.paths import decode
+from restpipe.web.problems import problem
 
 _DESCRIPTION = """
-Events of the other side of the pipe.
+The events that the other side of the pipe serves; the list changes as nodes come and go.
 
-The path after the prefix is the noun; arguments follow as a query, or by position after `//`:
-`time`, `cat?x=a&y=b`, `cat//a/b`. Every answer carries `X-Event-Return-Code`.
+The path is `{prefix}` and a noun. Arguments follow as a query, or by position after `//`: `cat?x=a&y=b` is `cat//a/b`.
+Every answer carries `X-Event-Return-Code`: 0 is success.
 """
 
 
@@ -44,32 +46,65 @@ def make_app(node: ServerNode | ClientNode) -> App:
 
 def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
     """Return the FastAPI application: the docs page, and what is no event."""
+    prefix = "/client/NAME/" if isinstance(node, ServerNode) else "/server/"
     app = FastAPIOffline(
-        title=f"RestPipe {node.settings.node} {node.identity.name}",
+        title=f"RestPipe {node.settings.node} node {node.identity.name!r}",
         version=__version__,
-        description=_DESCRIPTION,
+        description=_DESCRIPTION.format(prefix=prefix),
         redoc_url=None,
+        swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": -1},
     )
     of_routes = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = {**of_routes()}
-        document["paths"] = {**document.get("paths", {}), **dict(_remote_paths(node))}
-        document["components"] = {"schemas": {"Problem": PROBLEM_SCHEMA}}
+        document["paths"] = {**document.get("paths", {})}
+        components = document["components"] = {**document.get("components", {})}
+        schemas = components["schemas"] = {**components.get("schemas", {}), "Problem": PROBLEM_SCHEMA}
+        document["tags"] = []
+        for tag, paths, its_schemas in _remote_events(node):
+            document["tags"].append(tag)
+            document["paths"] |= paths
+            schemas |= its_schemas
+        if node.settings.web_token.get_secret_value():
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"token": []}]
         return document
 
     # FastAPI's way to extend the document; this one changes as peers come and go.
     app.openapi = openapi  # type: ignore[method-assign]
+
+    async def no_such_page(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException) or error.status_code not in (404, 405):
+            return _answer(InternalError(f"{type(error).__name__}: {error}"))
+        if error.status_code == 404:
+            return _answer(NoHandlerError(f"nothing is at {request.url.path!a}; events are at {prefix}NOUN, see /docs"))
+        allow = (error.headers or {}).get("Allow", "").lower().split(", ")
+        return _answer(WrongVerbError(f"{request.method} is not for {request.url.path!a}", allow=tuple(allow)))
+
+    app.add_exception_handler(HTTPException, no_such_page)
+    app.add_exception_handler(Exception, no_such_page)
     return app
 
 
-def _remote_paths(node: ServerNode | ClientNode) -> Iterator[tuple[str, Any]]:
+def _answer(error: EventError) -> Response:
+    status, headers, body = problem(error)
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response
+
+
+def _remote_events(node: ServerNode | ClientNode) -> Iterator[tuple[dict[str, str], dict[str, Any], dict[str, Any]]]:
+    """Yield the tag, the path items and the schemas of each peer that is connected."""
     for pipe in node.pipes:
         if not pipe.available:
             continue
-        name = pipe.peer.name
-        prefix, tag = (f"/client/{quote(name)}/", name) if isinstance(node, ServerNode) else ("/server/", "server")
-        yield from event_paths(prefix, tag, pipe.ready.result().manifest).items()
+        name, hello = pipe.peer.name, pipe.ready.result()
+        prefix, tag = (
+            (f"/client/{quote(name, safe='')}/", name) if isinstance(node, ServerNode) else ("/server/", "server")
+        )
+        paths, schemas = event_paths(prefix, tag, hello.manifest)
+        yield {"name": tag, "description": f"{pipe.peer.address}, {hello.software}"}, paths, schemas
 
 
 def _to_client(node: ServerNode) -> Route:

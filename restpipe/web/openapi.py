@@ -1,12 +1,21 @@
 """The OpenAPI document of the event routes: what the peers' manifests say they serve."""
 
 import json
+import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 
-from restpipe_pb.v1.pipe_pb2 import Event
+from restpipe.handlers.events import VERBS
+from restpipe_pb.v1.pipe_pb2 import Argument, Event
 
-_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+log = logging.getLogger(__name__)
+
+_SCHEMAS = "#/components/schemas/"
+# What the name of a component may not have (OpenAPI 3.1 section 4.8.7).
+_NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9._-]")
+
+_PROBLEM = {"$ref": f"{_SCHEMAS}Problem"}
 _RETURN_CODE = {
     "description": "The handler's own result code, or RestPipe's where the event did not succeed; 0 is success.",
     "schema": {"type": "integer"},
@@ -33,8 +42,10 @@ PROBLEM_SCHEMA = {
 }
 
 
-def event_paths(prefix: str, tag: str, events: Iterable[Event]) -> dict[str, Any]:
-    """Return the path items of the events of one peer.
+def event_paths(prefix: str, tag: str, events: Iterable[Event]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the path items of the events of one peer, and the schemas that they refer to.
+
+    The peer says what it likes: what cannot be shown is left out.
 
     Args:
         prefix: of their routes, such as "/server/".
@@ -42,29 +53,42 @@ def event_paths(prefix: str, tag: str, events: Iterable[Event]) -> dict[str, Any
         events: the peer's manifest.
     """
     paths: dict[str, Any] = {}
+    schemas: dict[str, Any] = {}
     for event in events:
-        item = paths.setdefault(f"{prefix}{event.noun}", {})
-        item[event.verb] = _operation(prefix, tag, event)
-    return paths
+        if event.verb not in VERBS or not f"{event.verb}_{event.noun}".isidentifier():
+            continue
+        try:
+            operation, its_schemas = _operation(prefix, tag, event)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            log.warning(
+                "%s %s%s is not shown: its arguments are described by no schema", event.verb, prefix, event.noun
+            )
+            continue
+        paths.setdefault(f"{prefix}{event.noun}", {})[event.verb] = operation
+        schemas |= its_schemas
+    return paths, schemas
 
 
-def _operation(prefix: str, tag: str, event: Event) -> dict[str, Any]:
+def _operation(prefix: str, tag: str, event: Event) -> tuple[dict[str, Any], dict[str, Any]]:
+    # Dots, which neither verb nor noun has: no two events have the same.
+    key = f"{event.verb}{prefix}{event.noun}".replace("/", ".")
     summary, _, rest = event.doc.partition("\n")
+    description = rest.strip()
+    parameters: list[dict[str, Any]] = []
+    schemas: dict[str, Any] = {}
+    for argument in event.arguments:
+        if argument.variadic:
+            description += f"\n\nTakes any number of positional arguments: `{event.noun}//{argument.name}/...`"
+        else:
+            parameter, definitions = _parameter(_NOT_IN_KEYS.sub("_", f"{key}.{argument.name}"), argument)
+            parameters.append(parameter)
+            schemas |= definitions
     operation: dict[str, Any] = {
         "tags": [tag],
-        "operationId": f"{event.verb}{prefix}{event.noun}".replace("/", "_").rstrip("_"),
+        "operationId": key,
         "summary": summary or f"{event.verb.upper()} {event.noun}",
-        "description": rest.strip(),
-        "parameters": [
-            {
-                "name": argument.name,
-                "in": "query",
-                "required": argument.required,
-                "schema": json.loads(argument.schema),
-            }
-            for argument in event.arguments
-            if not argument.variadic
-        ],
+        "description": description.strip(),
+        "parameters": parameters,
         "responses": {
             "200": {
                 "description": "What the handler returned.",
@@ -80,4 +104,20 @@ def _operation(prefix: str, tag: str, event: Event) -> dict[str, Any]:
     }
     if event.verb in ("post", "put", "patch"):
         operation["requestBody"] = {"content": {"application/json": {}, "application/octet-stream": {}}}
-    return operation
+    return operation, schemas
+
+
+def _parameter(key: str, argument: Argument) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe an argument; return the definitions of its schema apart, for references are to the whole document."""
+    schema: dict[str, Any] = json.loads(argument.schema.replace('"#/$defs/', f'"{_SCHEMAS}{key}.'))
+    definitions = {f"{key}.{name}": definition for name, definition in schema.pop("$defs", {}).items()}
+    admitted = [definitions.get(part.get("$ref", "").removeprefix(_SCHEMAS), part) for part in _parts(schema)]
+    takes_object = any(part.get("type") == "object" for part in admitted)
+    parameter: dict[str, Any] = {"name": argument.name, "in": "query", "required": argument.required}
+    # An object travels as JSON; anything else as text, and a list as a parameter that is repeated.
+    parameter |= {"content": {"application/json": {"schema": schema}}} if takes_object else {"schema": schema}
+    return parameter, definitions
+
+
+def _parts(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return [schema, *schema.get("anyOf", ())]
