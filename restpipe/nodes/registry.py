@@ -9,6 +9,9 @@ from restpipe.exceptions import PeerAbsentError, PeerAmbiguousError, PeerUnknown
 from restpipe.nodes.resolver import CachedResolver
 from restpipe.pipe import Pipe
 
+# Addresses of this machine to itself. A client that dials "localhost" may come from either.
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
 
 class Registry:
     """The live pipes of a server node: one for each certificate name.
@@ -102,13 +105,14 @@ class Registry:
         added, self._added = self._added, self._loop.create_future()
         added.set_result(None)
 
-    async def _addresses(self, target: str) -> tuple[str, ...]:
+    async def _addresses(self, target: str) -> frozenset[str]:
         try:
-            return (str(ipaddress.ip_address(target.strip("[]"))),)
+            addresses = frozenset({str(ipaddress.ip_address(target.strip("[]")))})
         except ValueError:
-            return tuple(await self._resolver.resolve(target))
+            addresses = frozenset(await self._resolver.resolve(target))
+        return addresses if addresses.isdisjoint(_LOOPBACK) else addresses | _LOOPBACK
 
-    def _by_address(self, target: str, addresses: tuple[str, ...]) -> Pipe | None:
+    def _by_address(self, target: str, addresses: frozenset[str]) -> Pipe | None:
         pipes = [pipe for pipe in self._pipes.values() if pipe.peer.address in addresses and pipe.available]
         if len(pipes) > 1:
             names = ", ".join(sorted(pipe.peer.name for pipe in pipes))
