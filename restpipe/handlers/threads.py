@@ -4,14 +4,17 @@ import asyncio
 import contextvars
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
+# What a function returned or raised. Not every exception can pass through a future: StopIteration is refused, and
+# GeneratorExit closes the coroutine that waits instead of being raised in it.
+_Outcome = tuple[Any, BaseException | None]
 
 
 class HandlerThreads:
@@ -26,10 +29,10 @@ class HandlerThreads:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._count = 0
         self._idle = 0
-        self._lock = threading.Lock()
+        self._waiting: OrderedDict[asyncio.Future[_Outcome], Callable[[], Any]] = OrderedDict()
+        self._changed = threading.Condition()
 
     @property
     def busy(self) -> int:
@@ -41,58 +44,75 @@ class HandlerThreads:
 
         Cancelling stops the wait, and the call where it has not begun; a thread cannot be stopped.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        context = contextvars.copy_context()
-        self._jobs.put((loop, future, lambda: context.run(function)))
-        self._start_thread_if_needed()
-        return await future
+        future = self._put(function)
+        try:
+            result, error = await future
+        except asyncio.CancelledError:
+            with self._changed:
+                self._waiting.pop(future, None)
+            raise
+        if error is None:
+            return cast(T, result)
+        try:
+            raise error
+        finally:
+            del error, future  # the traceback holds this frame: together they would await the garbage collector
 
-    def _start_thread_if_needed(self) -> None:
-        with self._lock:
-            if self._idle >= self._jobs.qsize() or self._count >= self._most:
-                return
-            self._count += 1
-            self._idle += 1
-        threading.Thread(target=self._work, name=f"handler-{self._count}", daemon=True).start()
+    def submit(self, function: Callable[[], object]) -> None:
+        """Have `function` called in a thread, and nobody wait for it. What it raises is lost."""
+        self._put(function)
+
+    def _put(self, function: Callable[[], Any]) -> "asyncio.Future[_Outcome]":
+        future: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
+        context = contextvars.copy_context()
+        with self._changed:
+            if self._idle <= len(self._waiting) and self._count < self._most:
+                self._start_thread()
+            self._waiting[future] = partial(context.run, function)
+            self._changed.notify()
+        return future
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=f"handler-{self._count + 1}", daemon=True).start()
+        except RuntimeError:  # the system has no thread to give
+            if self._count == 0:
+                raise
+            log.exception("no more than %d handler threads; further events wait for one", self._count)
+            return
+        self._count += 1
+        self._idle += 1
         if self._count == self._most:
             log.warning("all %d handler threads are in use; further events wait for one", self._most)
 
     def _work(self) -> None:
         while True:
-            loop, future, function = self._jobs.get()
-            with self._lock:
+            with self._changed:
+                while not self._waiting:
+                    self._changed.wait()
+                future, function = self._waiting.popitem(last=False)
                 self._idle -= 1
-            try:
-                if not future.cancelled():
-                    _settle(loop, future, function)
-            finally:
-                del loop, future, function
-                with self._lock:
-                    self._idle += 1
+            outcome = None if future.cancelled() else _outcome_of(function)
+            with self._changed:
+                self._idle += 1  # before it is told: who hears of the outcome finds this thread idle
+            if outcome is not None:
+                _tell(future, outcome)
+            del future, function, outcome
 
 
-def _settle(loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", function: Callable[[], Any]) -> None:
-    result: Any = None
-    error: BaseException | None = None
+def _outcome_of(function: Callable[[], Any]) -> _Outcome:
     try:
-        result = function()
-    except StopIteration as stop:
-        # A future refuses StopIteration: it would end the coroutine that awaits it.
-        error = RuntimeError("the handler raised StopIteration")
-        error.__cause__ = stop
+        return function(), None
     except BaseException as raised:  # noqa: BLE001 - SystemExit is the handler's affair, not the thread's
-        error = raised
+        return None, raised
 
-    def deliver() -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+
+def _tell(future: "asyncio.Future[_Outcome]", outcome: _Outcome) -> None:
+    def settle() -> None:
+        if not future.cancelled():
+            future.set_result(outcome)
 
     try:
-        loop.call_soon_threadsafe(deliver)
+        future.get_loop().call_soon_threadsafe(settle)
     except RuntimeError:
         log.debug("a handler returned after its loop was closed")
