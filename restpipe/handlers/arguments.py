@@ -1,10 +1,13 @@
 """From the arguments of a URL, which are text, to those of a method."""
 
+import contextlib
 import inspect
 import json
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_origin
+from types import SimpleNamespace
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -24,46 +27,51 @@ class _Argument:
     Attributes:
         name: as in the method.
         adapter: converts text, None where the method takes text.
-        from_json: the text is JSON, for models, lists and the like.
-        repeats: a repeated query parameter is a list.
+        structured: it may be a model, a list and the like, which is given as JSON.
+        repeats: it may be a list, which is given as a repeated query parameter, too.
         required: it has no default.
         kind: as in the method.
     """
 
     name: str
     adapter: "TypeAdapter[Any] | None"
-    from_json: bool
+    structured: bool
     repeats: bool
     required: bool
     kind: inspect._ParameterKind
 
-    def convert(self, value: str) -> Any:
-        """Convert text.
+    def convert(self, text: str, name: str) -> Any:
+        """Convert text, of the argument that the caller knows by `name`.
 
         Raises:
             BadArgumentsError: it does not fit the type.
         """
         if self.adapter is None:
-            return value
+            return text
+        as_json = self.structured and text.startswith(("[", "{"))
         try:
-            return self.adapter.validate_json(value) if self.from_json else self.adapter.validate_strings(value)
+            return self.adapter.validate_json(text) if as_json else self.adapter.validate_strings(text)
         except ValidationError as error:
-            raise BadArgumentsError(f"argument {self.name!r}: {first_fault(error)}") from error
+            if not as_json:
+                # null, and the members of an Enum or a Literal that are no texts.
+                with contextlib.suppress(ValidationError):
+                    return self.adapter.validate_json(text, strict=True)
+            raise BadArgumentsError(f"argument {name!r}: {first_fault(error)}") from error
 
-    def convert_all(self, values: list[str]) -> Any:
+    def convert_all(self, texts: list[str], name: str) -> Any:
         """Convert the values of a query parameter.
 
         Raises:
             BadArgumentsError: they do not fit the type, or are several where one is taken.
         """
-        if len(values) == 1 and not (self.repeats and not values[0].startswith("[")):
-            return self.convert(values[0])
+        if len(texts) == 1 and not (self.repeats and not texts[0].startswith("[")):
+            return self.convert(texts[0], name)
         if not self.repeats or self.adapter is None:
-            raise BadArgumentsError(f"argument {self.name!r} is given {len(values)} times")
+            raise BadArgumentsError(f"argument {name!r} is given {len(texts)} times")
         try:
-            return self.adapter.validate_strings(values)
+            return self.adapter.validate_python(texts)  # validate_strings takes no lists
         except ValidationError as error:
-            raise BadArgumentsError(f"argument {self.name!r}: {first_fault(error)}") from error
+            raise BadArgumentsError(f"argument {name!r}: {first_fault(error)}") from error
 
     def describe(self) -> Argument:
         """Describe it for the manifest."""
@@ -84,12 +92,13 @@ class Arguments:
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self._name = method.__name__
-        try:
-            parameters = list(inspect.signature(method, eval_str=True).parameters.values())
-        except NameError as error:
-            raise ConfigError(f"{method.__qualname__}: {error}") from error
+        parameters = list(inspect.signature(method).parameters.values())
         if len(parameters) < 2 or any(parameter.kind not in _POSITIONAL for parameter in parameters[:2]):
-            raise ConfigError(f"{method.__qualname__} must take (self, ctx, post_data, ...)")
+            raise ConfigError(
+                f"{method.__qualname__} must take (self, ctx, post_data, ...), "
+                "or begin with an underscore where it serves no event"
+            )
+        self._taken = {"self", *(parameter.name for parameter in parameters[:2])}
         self._body = self._body_adapter(method, parameters[1])
         arguments = [self._argument(method, parameter) for parameter in parameters[2:]]
         self._positional = [argument for argument in arguments if argument.kind in _POSITIONAL]
@@ -113,14 +122,18 @@ class Arguments:
         """
         if not positional and not query and not self._required:
             return [], {}
-        arguments = [self._positional_argument(i).convert(value) for i, value in enumerate(positional)]
-        values: dict[str, list[str]] = {}
+        arguments = [
+            argument.convert(text, argument.name) for argument, text in zip(self._positional, positional, strict=False)
+        ]
+        arguments += self._further_arguments(positional[len(self._positional) :])
+        texts: dict[str, list[str]] = {}
         for parameter in query:
-            values.setdefault(parameter.name, []).append(parameter.value)
+            texts.setdefault(parameter.name, []).append(parameter.value)
         given = {argument.name for argument in self._positional[: len(positional)]}
-        named = {name: self._named_argument(name, given).convert_all(texts) for name, texts in values.items()}
+        named = {name: self._named_argument(name, given).convert_all(texts[name], name) for name in texts}
+        given |= named.keys() & self._named.keys()
         for argument in self._required:
-            if argument.name not in given and argument.name not in named:
+            if argument.name not in given:
                 raise BadArgumentsError(f"argument {argument.name!r} of {self._name} is missing")
         return arguments, named
 
@@ -133,47 +146,50 @@ class Arguments:
         if self._body is None:
             return payload.decode(content_type, body)
         try:
-            return self._body.validate_json(body)
+            return self._body.validate_json(body or b"null")
         except ValidationError as error:
-            raise BadBodyError(f"the body does not fit: {first_fault(error)}") from error
+            fault = first_fault(error) if body else "there is none"
+            raise BadBodyError(f"the body does not fit: {fault}") from error
 
-    def _positional_argument(self, index: int) -> _Argument:
-        if index < len(self._positional):
-            return self._positional[index]
-        if self._rest is None:
+    def _further_arguments(self, texts: Sequence[str]) -> list[Any]:
+        rest = self._rest
+        if rest is not None:
+            return [rest.convert(text, f"{rest.name}[{i}]") for i, text in enumerate(texts)]
+        if texts:
+            most = len(self._positional)
             raise BadArgumentsError(
-                f"{self._name} takes {len(self._positional)} positional arguments, there is one more: "
-                f"argument {index + 1}"
+                f"{self._name} takes {most} positional arguments, there is one more: argument {most + 1}"
             )
-        return self._rest
+        return []
 
     def _named_argument(self, name: str, given: set[str]) -> _Argument:
         if name in given:
             raise BadArgumentsError(f"argument {name!r} is given both in the path and in the query")
         argument = self._named.get(name) or self._any_name
-        if argument is None:
+        if argument is None or name in self._taken:
             known = ", ".join(self._named) or "none"
             raise BadArgumentsError(f"{self._name} has no argument {name!r} (it has: {known})")
         return argument
 
     @staticmethod
     def _body_adapter(method: Callable[..., Any], parameter: inspect.Parameter) -> "TypeAdapter[Any] | None":
-        annotation = parameter.annotation
-        if annotation in (inspect.Parameter.empty, Any, tuple) or get_origin(annotation) is tuple:
+        annotation = _annotation(method, parameter)
+        if annotation in (inspect.Parameter.empty, Any, object, tuple) or typing.get_origin(annotation) is tuple:
             return None
-        return _adapter(method, parameter)
+        return _adapter(method, parameter.name, annotation)
 
     @staticmethod
     def _argument(method: Callable[..., Any], parameter: inspect.Parameter) -> _Argument:
-        annotation = parameter.annotation
-        adapter = None if annotation in (inspect.Parameter.empty, Any, str) else _adapter(method, parameter)
-        kind = adapter.json_schema().get("type") if adapter is not None else "string"
+        annotation = _annotation(method, parameter)
+        untyped = annotation in (inspect.Parameter.empty, Any, str)
+        adapter = None if untyped else _adapter(method, parameter.name, annotation)
+        types = set() if adapter is None else _types(adapter.json_schema())
         variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         return _Argument(
             name=parameter.name,
             adapter=adapter,
-            from_json=kind in ("object", "array"),
-            repeats=kind == "array",
+            structured=bool(types & {"object", "array"}),
+            repeats="array" in types,
             required=parameter.default is inspect.Parameter.empty and not variadic,
             kind=parameter.kind,
         )
@@ -186,15 +202,44 @@ def first_fault(error: ValidationError) -> str:
     return f"{where}: {fault['msg']}" if where else fault["msg"]
 
 
-def _adapter(method: Callable[..., Any], parameter: inspect.Parameter) -> "TypeAdapter[Any]":
+def _annotation(method: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """Return the type of a parameter; those of others may be known to type checkers only.
+
+    Raises:
+        ConfigError: it is written as text, and names what there is not.
+    """
+    if parameter.annotation is inspect.Parameter.empty:
+        return parameter.annotation
+    annotated = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(parameter.annotation)
+        hints = typing.get_type_hints(annotated, inspect.unwrap(method).__globals__, include_extras=True)
+    except Exception as error:
+        raise ConfigError(f"{method.__qualname__}: the type of {parameter.name!r} cannot be found: {error}") from error
+    return hints[parameter.name]
+
+
+def _adapter(method: Callable[..., Any], name: str, annotation: Any) -> "TypeAdapter[Any]":
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         adapter.json_schema()
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise ConfigError(
-            f"{method.__qualname__}: nothing can be converted to the type of {parameter.name!r}"
-        ) from error
+        raise ConfigError(f"{method.__qualname__}: nothing can be converted to the type of {name!r}") from error
     return adapter
+
+
+def _types(schema: Mapping[str, Any]) -> set[str]:
+    """Return the JSON types that a schema admits; those of its parts are not among them."""
+    definitions: Mapping[str, Any] = schema.get("$defs", {})
+    types: set[str] = set()
+    due = [schema]
+    while due:
+        schema = due.pop()
+        due += [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+        if "$ref" in schema:
+            due.append(definitions[schema["$ref"].rpartition("/")[2]])
+        if "type" in schema:
+            types.add(schema["type"])
+    return types
 
 
 def _of_kind(arguments: list[_Argument], kind: "inspect._ParameterKind") -> _Argument | None:
