@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
+from restpipe.exceptions import BadAnswerError, BadBodyError, BodyTooLargeError
 from restpipe.handlers import payload
 from restpipe.pipe import Answer, Incoming, Pipe
 from restpipe.transport.carrier import Peer
 from restpipe_pb.v1.pipe_pb2 import Header, Parameter, Request
 
 log = logging.getLogger("restpipe.handler")
+
+_LONGEST_TIMEOUT_MS = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,12 @@ class PeerContext:
         Args:
             verb: such as "get".
             noun: such as "time/utc".
-            arguments: positional ones, sent as text.
+            arguments: positional ones, sent as text: what is not text, as a result's JSON has it.
             data: body, encoded as a handler's result is.
             mime_type: its MIME type; JSON by default, or application/octet-stream for bytes.
             headers: further headers.
             timeout: seconds; by default what remains of the event being served.
-            query: keyword arguments, sent as text.
+            query: keyword arguments, sent likewise; those that are None are not.
 
         Raises:
             EventError: the event did not succeed; its class says how.
@@ -87,20 +92,28 @@ class PeerContext:
         Cancelling cancels the peer's handler.
         """
         content_type, body = payload.encode(data, mime_type)
+        timeout_ms = 1000 * (self._remaining() if timeout is None else timeout)
         request = Request(
             verb=verb.lower(),
             noun=noun.strip("/"),
-            arguments=[str(argument) for argument in arguments],
-            query=[Parameter(name=name, value=str(value)) for name, value in query.items()],
+            arguments=[_as_text(argument) for argument in arguments],
+            query=[Parameter(name=name, value=_as_text(value)) for name, value in query.items() if value is not None],
             headers=[Header(name=name.lower(), value=value) for name, value in (headers or {}).items()],
             content_type=content_type,
             body=body,
-            timeout_ms=max(1, int(1000 * (self._remaining() if timeout is None else timeout))),
+            timeout_ms=int(min(max(1, timeout_ms), _LONGEST_TIMEOUT_MS)),
         )
         return await read_result(await self._pipe.call(request), self._max_body)
 
     def call_sync(self, verb: str, noun: str, *arguments: object, **options: Any) -> Result:
-        """Do what `call` does, for handlers that are not asynchronous. Not to be used in the event loop's thread."""
+        """Do what `call` does, for handlers that are not asynchronous.
+
+        Raises:
+            RuntimeError: it is called in the event loop, which would wait for itself.
+            EventError: as in `call`.
+        """
+        if _in_event_loop():
+            raise RuntimeError("call_sync would block the event loop: use `await ctx.call(...)`")
         return asyncio.run_coroutine_threadsafe(self.call(verb, noun, *arguments, **options), self._loop).result()
 
     def _remaining(self) -> float:
@@ -171,11 +184,14 @@ async def read_result(answer: Answer, max_body: int) -> Result:
         max_body: bytes that its body may have.
 
     Raises:
-        EventError: the answer broke, or is too large, or is not what it says.
+        BadAnswerError: the answer is too large, or is not what it says.
+        EventError: it broke.
     """
     response = answer.response
     try:
         mime_type, data = payload.decode(response.content_type, await answer.body.read(max_body))
+    except (BodyTooLargeError, BadBodyError) as error:
+        raise BadAnswerError(f"the answer cannot be used: {error}") from error
     finally:
         answer.close()
     return Result(
@@ -185,3 +201,19 @@ async def read_result(answer: Answer, max_body: int) -> Result:
         status=response.status,
         headers={header.name: header.value for header in response.headers},
     )
+
+
+def _as_text(value: object) -> str:
+    """Return an argument as it is written in a URL."""
+    if type(value) is str:
+        return value
+    plain = to_jsonable_python(value, fallback=str)
+    return plain if isinstance(plain, str) else payload.encode_json(plain).decode()
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
