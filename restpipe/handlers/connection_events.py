@@ -1,6 +1,7 @@
 """What a node tells its operator's own code about its connections."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable
@@ -13,12 +14,15 @@ from restpipe.handlers.threads import HandlerThreads
 log = logging.getLogger(__name__)
 
 
-class ConnectionStateEvents:
-    """Base of classes that are told of changes. Methods may be `async def`; exceptions are logged and harm nothing."""
+# Hooks that wait for one that takes long.
+MOST_HOOKS = 1000
 
 
-class ClientConnectionStateEvents(ConnectionStateEvents):
-    """What a client node tells. RestPipe 0.2 called these methods connection_success and connection_fail, too."""
+class ClientConnectionStateEvents:
+    """What a client node tells. Methods may be `async def`; exceptions are logged and harm nothing.
+
+    RestPipe 0.2 called these methods connection_success and connection_fail, too.
+    """
 
     def connect_success(self, retry_attempts: int, last_disconnected_dt: datetime | None) -> Any:
         """Tell that the pipe is up.
@@ -45,8 +49,12 @@ class ClientConnectionStateEvents(ConnectionStateEvents):
         """Tell what `connect_fail` tells, under its other name."""
 
 
-class ServerConnectionStateEvents(ConnectionStateEvents):
-    """What a server node tells."""
+# Its name in the README of RestPipe 0.2.
+ConnectionStateEvents = ClientConnectionStateEvents
+
+
+class ServerConnectionStateEvents:
+    """What a server node tells. Methods may be `async def`; exceptions are logged and harm nothing."""
 
     def connection_added(self, ip: str, new_count: int) -> Any:
         """Tell that a client connected; `new_count` are connected now."""
@@ -72,14 +80,18 @@ class Notifier:
 
     def __init__(self, threads: HandlerThreads) -> None:
         self._threads = threads
-        self._queue: asyncio.Queue[tuple[Callable[..., Any], tuple[object, ...]]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Callable[..., Any], tuple[object, ...]]] = asyncio.Queue(MOST_HOOKS)
 
     def notify(self, hook: Callable[..., Any], *arguments: object) -> None:
         """Have a hook called soon. The hooks of one notifier are called one after the other."""
+        if self._queue.full():
+            log.error("%s is not called: %d hooks wait for one that does not return", _name(hook), MOST_HOOKS)
+            return
         self._queue.put_nowait((hook, arguments))
 
     async def run(self) -> None:
         """Call hooks until cancelled."""
+        me = asyncio.current_task()
         while True:
             hook, arguments = await self._queue.get()
             try:
@@ -87,13 +99,18 @@ class Notifier:
                 result = call() if inspect.iscoroutinefunction(hook) else await self._threads.run(call)
                 if inspect.isawaitable(result):
                     await result
-            except asyncio.CancelledError:
-                raise
-            except BaseException:
-                log.exception("%s failed", getattr(hook, "__qualname__", hook))
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and me is not None and me.cancelling():
+                    raise
+                log.exception("%s failed", _name(hook))
             finally:
                 self._queue.task_done()
 
     async def settle(self, patience: float) -> None:
         """Wait until the hooks that are due have been called, for at most `patience` seconds."""
-        await asyncio.wait({asyncio.ensure_future(self._queue.join())}, timeout=patience)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._queue.join(), patience)
+
+
+def _name(hook: Callable[..., Any]) -> str:
+    return getattr(hook, "__qualname__", None) or repr(hook)
