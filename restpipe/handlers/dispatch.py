@@ -6,7 +6,6 @@ import inspect
 import logging
 import re
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from restpipe.handlers import payload
 from restpipe.handlers.base import Reply
 from restpipe.handlers.context import EventContext
 from restpipe.handlers.events import EventTable, HandlerEvent
+from restpipe.handlers.streams import is_stream, pieces_of
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.pipe import Incoming
 from restpipe.stats import Stats, Timing
@@ -22,7 +22,8 @@ from restpipe_pb.v1.pipe_pb2 import Header, Response
 
 log = logging.getLogger(__name__)
 
-_END = object()
+# Statuses whose answers have no body (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
+_BODILESS = frozenset({204, 205, 304})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Latin-1 without control characters, tab excepted.
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
@@ -75,78 +76,51 @@ class Dispatcher:
         started = loop.time()
         request = incoming.request
         event = self.events.find(request.verb, request.noun)
-        self._stats.count(event.count)
         arguments, named = event.arguments.bind(request.arguments, request.query)
         body = await incoming.body.read(self._max_body)
         post_data = event.arguments.body(request.content_type, body)
         ctx = EventContext(incoming, loop, self._max_body)
+        self._stats.count(event.count)
         try:
-            with self._handler_errors(event, incoming):
-                result = await self._call(event, partial(event.method, ctx, post_data, *arguments, **named))
-            reply = as_reply(result)
-            if payload.is_stream(reply.data):
-                await self._stream(event, incoming, reply)
+            reply = as_reply(await self._call(event, partial(event.method, ctx, post_data, *arguments, **named)))
+            if is_stream(reply.data):
+                await self._stream(incoming, reply)
             else:
                 respond_whole(incoming, reply)
+        except BaseException as error:
+            # Whatever else the handler raises, SystemExit included, is an answer.
+            if isinstance(error, asyncio.CancelledError) and incoming.abandoned:
+                raise
+            log.exception("%s failed, called by %s", event.method.__qualname__, incoming.peer.name)
+            if isinstance(error, BadResultError):
+                raise
+            raise self._handler_error(error) from error
         finally:
             took = loop.time() - started
             self._stats.timing(Timing.HANDLE, took)
             self._stats.timing(event.timing, took)
 
     async def _call(self, event: HandlerEvent, call: "partial[Any]") -> Any:
-        if event.is_async or event.streams:
-            result = call()
-        else:
-            result = await self._threads.run(call)
+        result = call() if event.in_loop else await self._threads.run(call)
         return await result if inspect.isawaitable(result) else result
 
-    async def _stream(self, event: HandlerEvent, incoming: Incoming, reply: Reply) -> None:
+    async def _stream(self, incoming: Incoming, reply: Reply) -> None:
         """Send a body as it is produced. The answer begins with its first piece, so that a fault before it is told."""
-        async with contextlib.aclosing(self._pieces(reply.data)) as pieces:
-            with self._handler_errors(event, incoming):
-                first = await anext(pieces, None)
-            response = make_response(reply, reply.mime_type or payload.BINARY)
+        response = make_response(reply, reply.mime_type or payload.BINARY)
+        async with contextlib.aclosing(pieces_of(reply.data, self._threads)) as pieces:
+            first = await anext(pieces, None)
             if incoming.request.verb == "head" or first is None:
                 incoming.respond(response)
                 return
+            _check_may_have_body(reply)
             response.body = first
             response.more = True
             incoming.respond(response)
-            with self._handler_errors(event, incoming):
-                await incoming.send_body(pieces)
+            await incoming.send_body(pieces)
 
-    async def _pieces(self, data: "AsyncIterator[Any] | Iterator[Any]") -> AsyncGenerator[bytes, None]:
-        """Iterate over what a generator yields, in a thread where it is not asynchronous, and close it at the end."""
-        try:
-            if isinstance(data, AsyncIterator):
-                async for piece in data:
-                    yield payload.encode_piece(piece)
-            else:
-                while (piece := await self._threads.run(partial(next, data, _END))) is not _END:
-                    yield payload.encode_piece(piece)
-        finally:
-            if isinstance(data, AsyncGenerator):
-                await data.aclose()
-            elif isinstance(data, Generator):
-                await self._threads.run(data.close)
-
-    @contextlib.contextmanager
-    def _handler_errors(self, event: HandlerEvent, incoming: Incoming) -> Iterator[None]:
-        """Turn whatever the handler raises, SystemExit included, into the answer that says so."""
-        try:
-            yield
-        except BadResultError:
-            raise
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and incoming.abandoned:
-                raise
-            name = event.method.__qualname__
-            log.exception("%s raised, called by %s", name, incoming.peer.name)
-            raise HandlerError(
-                str(error),
-                exception_class=type(error).__name__,
-                traceback="".join(traceback.format_exception(error)) if self._send_tracebacks else "",
-            ) from error
+    def _handler_error(self, error: BaseException) -> HandlerError:
+        shown = "".join(traceback.format_exception(error)) if self._send_tracebacks else ""
+        return HandlerError(_message(error), exception_class=type(error).__name__, traceback=shown)
 
 
 def as_reply(result: Any) -> Reply:
@@ -169,8 +143,10 @@ def respond_whole(incoming: Incoming, reply: Reply) -> None:
     content_type, body = payload.encode(reply.data, reply.mime_type)
     response = make_response(reply, content_type)
     if incoming.request.verb == "head":
-        response.body_length = len(body)
-    else:
+        if reply.data is not None:  # of a HEAD method that returns None it is not known
+            response.body_length = len(body)
+    elif body:
+        _check_may_have_body(reply)
         response.body = body
     incoming.respond(response)
 
@@ -179,10 +155,12 @@ def make_response(reply: Reply, content_type: str) -> Response:
     """Return the head of an answer.
 
     Raises:
-        BadResultError: its status, its code or a header is not one.
+        BadResultError: its status, its code, its type or a header is not one.
     """
     if not isinstance(reply.status, int) or not 200 <= reply.status <= 599:
         raise BadResultError(f"status {reply.status!r} is not one of 200 to 599")
+    if not _FIELD_VALUE.fullmatch(content_type):
+        raise BadResultError("the MIME type has characters that a header cannot carry")
     for name, value in reply.headers.items():
         check_header(name, value)
     try:
@@ -206,3 +184,15 @@ def check_header(name: str, value: str) -> None:
         raise BadResultError(f"{name!r} is not a header that a handler may set")
     if not isinstance(value, str) or not _FIELD_VALUE.fullmatch(value):
         raise BadResultError(f"the value of header {name!r} has characters that a header cannot carry")
+
+
+def _check_may_have_body(reply: Reply) -> None:
+    if reply.status in _BODILESS:
+        raise BadResultError(f"an answer of status {reply.status} has no body")
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the handler's exception, and so its text, may be anything
+        return "the text of the exception cannot be made"

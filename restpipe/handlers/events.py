@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 from restpipe.exceptions import NoHandlerError, WrongVerbError
@@ -21,21 +22,26 @@ class HandlerEvent:
         verb: lower case.
         noun: underscores between its parts.
         method: bound.
-        is_async: its result is awaited; other methods run in a thread.
-        streams: calling it returns an asynchronous generator at once.
+        in_loop: calling it does not block: it returns a coroutine or a generator. Other methods run in a thread.
         arguments: how to call it.
         count: name of its counter.
         timing: name of its timing.
     """
 
-    __slots__ = ("arguments", "count", "is_async", "method", "noun", "streams", "timing", "verb")
+    __slots__ = ("arguments", "count", "in_loop", "method", "noun", "timing", "verb")
 
     def __init__(self, verb: str, noun: str, method: Callable[..., Any]) -> None:
         self.verb = verb
         self.noun = noun
         self.method = method
-        self.is_async = inspect.iscoroutinefunction(method)
-        self.streams = inspect.isasyncgenfunction(method)
+        self.in_loop = any(
+            returns_at_once(method)
+            for returns_at_once in (
+                inspect.iscoroutinefunction,
+                inspect.isasyncgenfunction,
+                inspect.isgeneratorfunction,
+            )
+        )
         self.arguments = Arguments(method)
         self.count = handled_count(f"{verb}_{noun}")
         self.timing = handled_timing(f"{verb}_{noun}")
@@ -55,21 +61,23 @@ class EventTable:
     """Every event that a handler serves, found once, so that nothing else of it can be reached.
 
     Args:
-        handler: its public methods whose names begin with a verb are events, those it inherits from RestPipe excepted.
+        handler: the methods that its classes define, whose names begin with a verb, are events. What a subclass hides
+            by anything but a method is none, and what is set on the instance is not looked at.
 
     Raises:
         ConfigError: a method cannot serve events.
     """
 
     def __init__(self, handler: object) -> None:
-        self._events: dict[tuple[str, str], HandlerEvent] = {}
+        members: dict[str, Any] = {}
         for cls in reversed(type(handler).__mro__):
-            if cls in _BASES:
-                continue
-            for name, function in vars(cls).items():
-                verb, _, noun = name.partition("_")
-                if verb in VERBS and noun and inspect.isfunction(function):
-                    self._events[verb, noun] = HandlerEvent(verb, noun, getattr(handler, name))
+            if cls not in _BASES:
+                members.update(vars(cls))
+        self._events: dict[tuple[str, str], HandlerEvent] = {}
+        for name, member in members.items():
+            verb, _, noun = name.partition("_")
+            if verb in VERBS and noun and inspect.isfunction(member):
+                self._events[verb, noun] = HandlerEvent(verb, noun, MethodType(member, handler))
 
     @property
     def manifest(self) -> list[ManifestEvent]:

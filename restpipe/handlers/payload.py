@@ -1,11 +1,9 @@
 """Bodies: from bytes to what a handler is given, and from what it returns to bytes."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import orjson
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import from_json, to_jsonable_python
 
 from restpipe.exceptions import BadBodyError, BadResultError
 
@@ -47,10 +45,9 @@ def decode_json(body: bytes) -> Any:
         BadBodyError: it is not JSON. The message says where.
     """
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise BadBodyError(f"the body is not JSON: {error.msg} ({where})") from error
+        return from_json(body, allow_inf_nan=False)  # orjson would round integers beyond 64 bits
+    except ValueError as error:
+        raise BadBodyError(f"the body is not JSON: {error}") from error
 
 
 # The layout of RestPipe 0.2's answers, with a space after colons and commas, which orjson cannot produce.
@@ -64,9 +61,16 @@ def encode_json(data: Any) -> bytes:
         BadResultError: it cannot be encoded.
     """
     try:
-        return _encode_json(data).encode()
-    except (TypeError, ValueError, RecursionError, PydanticSerializationError, UnicodeError) as error:
+        return _json_text(data).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadResultError(f"the result cannot be encoded as JSON: {error}") from error
+
+
+def _json_text(data: Any) -> str:
+    try:
+        return _encode_json(data)
+    except TypeError:  # of all keys the encoder knows text and numbers only, and does not ask for a default
+        return _encode_json(to_jsonable_python(data))
 
 
 def encode(data: Any, mime_type: str | None) -> tuple[str, bytes]:
@@ -85,29 +89,16 @@ def encode(data: Any, mime_type: str | None) -> tuple[str, bytes]:
         raise BadResultError(f"{mime_type} data is bytes or str, not {type(data).__name__}")
     if mime_type.startswith("text/") and "charset" not in mime_type:
         mime_type += "; charset=utf-8"
-    return mime_type, _encode_text(data)
+    return mime_type, encode_text(data)
 
 
-def _encode_text(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
+    """Encode as UTF-8.
+
+    Raises:
+        BadResultError: the text has lone surrogates.
+    """
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         raise BadResultError(f"the text cannot be encoded as UTF-8: {error}") from error
-
-
-def is_stream(data: Any) -> bool:
-    """Whether data is sent piece by piece."""
-    return isinstance(data, AsyncIterator | Iterator)
-
-
-def encode_piece(piece: Any) -> bytes:
-    """Return the bytes of what a generator yielded.
-
-    Raises:
-        BadResultError: it is neither bytes nor str.
-    """
-    if isinstance(piece, str):
-        return _encode_text(piece)
-    if isinstance(piece, bytes | bytearray | memoryview):
-        return bytes(piece)
-    raise BadResultError(f"a generator yields bytes or str, not {type(piece).__name__}")
