@@ -1,0 +1,275 @@
+"""Handlers that are not asynchronous run in a bounded number of threads, which harm nobody."""
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import logging
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Awaitable
+
+import pytest
+
+from restpipe.handlers.threads import HandlerThreads
+
+PATIENCE = 10.0
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+
+class Blocked:
+    """A function that returns once it is released."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.released = threading.Event()
+        self.begun = asyncio.Event()
+
+    def __call__(self) -> str:
+        self._loop.call_soon_threadsafe(self.begun.set)
+        assert self.released.wait(PATIENCE)
+        return threading.current_thread().name
+
+
+async def raised_by(awaitable: Awaitable[object]) -> BaseException | None:
+    """Return what is raised, be it what pytest would take for its own."""
+    try:
+        await awaitable
+    except BaseException as raised:  # noqa: BLE001
+        return raised
+    return None
+
+
+async def test_a_function_runs_in_a_thread_and_its_result_is_returned() -> None:
+    threads = HandlerThreads(1)
+    assert await threads.run(threading.get_ident) != threading.get_ident()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a"), SystemExit(1), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError("own")],
+    ids=repr,
+)
+async def test_what_a_function_raises_is_raised_and_its_thread_lives_on(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    threads = HandlerThreads(1)
+    assert await raised_by(threads.run(fail)) is error
+    assert await threads.run(lambda: 1) == 1
+    assert threads.busy == 0
+
+
+async def test_stop_iteration_does_not_end_the_coroutine_that_waits() -> None:
+    with pytest.raises(RuntimeError, match="coroutine raised StopIteration") as raised:
+        await HandlerThreads(1).run(lambda: next(iter(())))
+    assert isinstance(raised.value.__cause__, StopIteration)
+
+
+async def test_a_function_sees_the_context_variables_of_its_caller_and_keeps_its_own() -> None:
+    def look_and_set() -> str:
+        seen = variable.get()
+        variable.set("function")
+        return seen
+
+    variable.set("caller")
+    threads = HandlerThreads(1)
+    assert await threads.run(look_and_set) == "caller"
+    assert await threads.run(look_and_set) == "caller"
+    assert variable.get() == "caller"
+
+
+async def test_no_more_threads_run_than_may_and_the_rest_wait_in_order() -> None:
+    threads = HandlerThreads(2)
+    blocked = [Blocked(), Blocked()]
+    running = [asyncio.create_task(threads.run(function)) for function in blocked]
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(function.begun.wait() for function in blocked))
+    assert threads.busy == 2
+    order: list[int] = []
+    waiting = [asyncio.create_task(threads.run(lambda i=i: order.append(i))) for i in range(5)]  # type: ignore[misc]
+    await asyncio.sleep(0)
+    assert not order
+    blocked[0].released.set()
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*waiting)
+    assert order == [0, 1, 2, 3, 4]
+    assert threads.busy >= 1
+    blocked[1].released.set()
+    assert len(set(await asyncio.gather(*running))) == 2
+
+
+async def test_functions_run_side_by_side_while_there_are_threads() -> None:
+    most = 20
+    threads = HandlerThreads(most)
+    barrier = threading.Barrier(most)
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(50):  # each function needs all others to run
+            await asyncio.gather(*(threads.run(lambda: barrier.wait(PATIENCE)) for _ in range(most)))
+
+
+async def test_an_idle_thread_is_used_before_another_is_made() -> None:
+    threads = HandlerThreads(10)
+    used = set()
+    for _ in range(5):
+        used.add(await threads.run(threading.get_ident))
+    assert len(used) == 1
+
+
+async def test_that_all_threads_are_in_use_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    threads = HandlerThreads(2)
+    with caplog.at_level(logging.WARNING, "restpipe.handlers.threads"):
+        for _ in range(3):
+            barrier = threading.Barrier(2)
+            await asyncio.gather(*(threads.run(lambda: barrier.wait(PATIENCE)) for _ in range(2)))  # noqa: B023
+    assert caplog.messages == ["all 2 handler threads are in use; further events wait for one"]
+
+
+async def test_a_function_whose_caller_went_away_before_it_began_is_not_called_and_not_kept() -> None:
+    threads = HandlerThreads(1)
+    blocked = Blocked()
+    running = asyncio.create_task(threads.run(blocked))
+    async with asyncio.timeout(PATIENCE):
+        await blocked.begun.wait()
+
+    class Function:
+        def __call__(self) -> None:
+            called.append(self)
+
+    called: list[Function] = []
+    function = Function()
+    kept = weakref.ref(function)
+    waiting = asyncio.create_task(threads.run(function))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    del function, waiting
+    await asyncio.sleep(0)  # the loop is done with the task
+    gc.collect()
+    assert kept() is None
+    blocked.released.set()
+    await running
+    assert await threads.run(lambda: 1) == 1
+    assert not called
+
+
+async def test_a_function_whose_caller_went_away_runs_on_and_its_result_is_dropped() -> None:
+    threads = HandlerThreads(1)
+    blocked = Blocked()
+    running = asyncio.create_task(threads.run(blocked))
+    async with asyncio.timeout(PATIENCE):
+        await blocked.begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert threads.busy == 1
+    blocked.released.set()
+    assert await threads.run(lambda: 1) == 1
+
+
+async def test_nothing_of_a_function_that_raised_is_kept() -> None:
+    class Large:
+        pass
+
+    threads = HandlerThreads(1)
+    kept: list[weakref.ref[Large]] = []
+
+    def fail() -> None:
+        large = Large()
+        kept.append(weakref.ref(large))
+        raise ValueError("broken")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            await threads.run(fail)
+        await threads.run(lambda: None)  # the thread is done with the one before
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+async def test_where_the_system_gives_no_thread_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = HandlerThreads(4)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await threads.run(lambda: 1)
+    blocked = Blocked()
+    running = asyncio.create_task(threads.run(blocked))
+    async with asyncio.timeout(PATIENCE):
+        await blocked.begun.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        waiting = asyncio.create_task(threads.run(lambda: 1))
+        await asyncio.sleep(0)
+    blocked.released.set()
+    async with asyncio.timeout(PATIENCE):
+        assert await waiting == 1
+        await running
+
+
+NEVER_RETURNS = """
+import asyncio, threading
+from restpipe.handlers.threads import HandlerThreads
+
+async def main():
+    threads = HandlerThreads(2)
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    def never():
+        loop.call_soon_threadsafe(begun.set)
+        threading.Event().wait()
+    waiting = asyncio.create_task(threads.run(never))
+    await begun.wait()
+    waiting.cancel()
+    print("left", threads.busy)
+
+asyncio.run(main())
+"""
+
+RETURNS_LATE = """
+import asyncio, threading
+from restpipe.handlers.threads import HandlerThreads
+
+release = threading.Event()
+returned = threading.Event()
+
+async def main():
+    threads = HandlerThreads(2)
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    def late():
+        loop.call_soon_threadsafe(begun.set)
+        release.wait()
+        returned.set()
+    waiting = asyncio.create_task(threads.run(late))
+    await begun.wait()
+    return threads
+
+threads = asyncio.run(main())
+release.set()
+returned.wait()
+while threads.busy:
+    pass
+print("left", threads.busy)
+"""
+
+
+@pytest.mark.parametrize(("script", "output"), [(NEVER_RETURNS, "left 1\n"), (RETURNS_LATE, "left 0\n")])
+def test_a_function_that_does_not_return_keeps_no_process_from_ending(script: str, output: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, output, "")
