@@ -6,8 +6,6 @@ import os
 import signal
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +13,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from restpipe.config import TcpBind
+from restpipe.config.binds import parse_web_bind
 from restpipe.identity import Authority
 
 # Seconds for both nodes to start and for the pipe to be up.
@@ -25,9 +25,30 @@ STOP_TIMEOUT = 15.0
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
+def _checked(address: str) -> str:
+    """Refuse what could not stand in the lines that are printed."""
+    try:
+        _tcp_address(address)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return address
+
+
+def _tcp_address(text: str) -> TcpBind:
+    with contextlib.suppress(ValueError):
+        bind = parse_web_bind(text)
+        if isinstance(bind, TcpBind) and bind.port:
+            return bind
+    raise ValueError("should be host:port, or [ipv6]:port")
+
+
 def demo(
-    server_web: Annotated[str, typer.Option(help="Address of the server node's web server.")] = "127.0.0.1:8080",
-    client_web: Annotated[str, typer.Option(help="Address of the client node's web server.")] = "127.0.0.1:8081",
+    server_web: Annotated[
+        str, typer.Option(help="Address of the server node's web server.", callback=_checked)
+    ] = "127.0.0.1:8080",
+    client_web: Annotated[
+        str, typer.Option(help="Address of the client node's web server.", callback=_checked)
+    ] = "127.0.0.1:8081",
     port: Annotated[int, typer.Option(help="Port of the pipe.", min=1, max=65535)] = 1234,
 ) -> None:
     """Run a server node and a client node here, with identities made for the occasion, until Ctrl-C.
@@ -114,20 +135,14 @@ class _Demo:
 
     async def _wait_ready(self) -> bool:
         """Ask the client through the server: the answer tells that all of it works."""
-        url = f"http://{self._server_web}/client/client/time"
-        request = urllib.request.Request(url, headers={"Prefer": f"wait={START_TIMEOUT}"})
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + START_TIMEOUT
-        while loop.time() < deadline:
-            try:
-                await asyncio.to_thread(_get, request)
-            except urllib.error.HTTPError:
-                return False
-            except OSError:
-                await asyncio.sleep(0.05)  # the web server does not listen yet
-            else:
-                return True
-        return False
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while True:
+                    with contextlib.suppress(OSError):
+                        return await _is_answered(_tcp_address(self._server_web), "/client/client/time")
+                    await asyncio.sleep(0.05)  # the web server does not listen yet
+        except TimeoutError:
+            return False
 
     def _screen(self) -> str:
         client, server = f"http://{self._client_web}", f"http://{self._server_web}"
@@ -144,9 +159,15 @@ Ctrl-C stops everything.
 """
 
 
-def _get(request: urllib.request.Request) -> None:
-    with urllib.request.urlopen(request, timeout=START_TIMEOUT) as answer:  # noqa: S310 - it is http
-        answer.read()
+async def _is_answered(address: TcpBind, path: str) -> bool:
+    """Whether a GET succeeds. Not by urllib: its thread would keep this process from ending."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        head = f"GET {path} HTTP/1.1\r\nHost: {address}\r\nPrefer: wait={START_TIMEOUT}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
+        return (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    finally:
+        writer.transport.abort()
 
 
 async def _pump(node: str, process: asyncio.subprocess.Process) -> None:
