@@ -14,6 +14,7 @@ import uvicorn
 from restpipe.config import TcpBind, UnixBind, WebBind
 from restpipe.exceptions import ConfigError
 from restpipe.web.gateway import App
+from restpipe.web.http import HttpProtocol
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class WebServer:
         self._socket: socket.socket | None = None
         config = uvicorn.Config(
             app,
+            http=HttpProtocol,
             log_config=None,
             access_log=False,
             server_header=False,
