@@ -1,0 +1,227 @@
+"""The web server listens where it is told, and refuses what is no HTTP with a problem document."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from restpipe.config import TcpBind, UnixBind, WebBind
+from restpipe.exceptions import ConfigError
+from restpipe.web.callers import Receive
+from restpipe.web.gateway import Scope, Send
+from restpipe.web.http import MAX_HEAD
+from restpipe.web.server import WebServer
+
+ANYWHERE = TcpBind("127.0.0.1", 0)
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the raw path."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": scope["raw_path"]})
+
+
+@contextlib.asynccontextmanager
+async def serving(bind: WebBind = ANYWHERE, *, mode: int = 0o660) -> AsyncIterator[WebServer]:
+    server = WebServer(hello, bind, socket_mode=mode, grace=1)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def over_unix(path: Path) -> str:
+    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as client:
+        return (await client.get("http://any/where")).text
+
+
+async def raw(server: WebServer, *pieces: bytes) -> tuple[bytes, bytes]:
+    """Send bytes; return the head and the body of all that comes back until the server closes."""
+    host, port = server.address.removeprefix("http://").rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        async with asyncio.timeout(10):
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            return head, body
+    finally:
+        writer.close()
+
+
+async def test_port_0_is_any_free_port_which_the_address_names(leak_free: None) -> None:
+    async with serving() as server, httpx.AsyncClient(base_url=server.address) as client:
+        assert (await client.get("/a%2Fb//c")).text == "/a%2Fb//c"
+
+
+async def test_an_ipv6_address_is_listened_on_and_named_in_brackets(leak_free: None) -> None:
+    async with serving(TcpBind("::1", 0)) as server, httpx.AsyncClient(base_url=server.address) as client:
+        assert server.address.startswith("http://[::1]:")
+        assert (await client.get("/here")).text == "/here"
+
+
+async def test_a_port_that_is_taken_is_a_clear_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        bind = TcpBind("127.0.0.1", other.getsockname()[1])
+        with pytest.raises(ConfigError, match=rf"cannot listen on {bind} for HTTP: the port is taken by another"):
+            await WebServer(hello, bind, socket_mode=0o660, grace=1).start()
+
+
+async def test_a_host_that_is_not_this_machines_is_a_clear_error() -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1:0 for HTTP: Cannot assign"):
+        await WebServer(hello, TcpBind("192.0.2.1", 0), socket_mode=0o660, grace=1).start()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+async def test_a_unix_socket_has_its_mode_and_is_gone_after_the_stop(
+    tmp_path: Path, mode: int, leak_free: None
+) -> None:
+    path = tmp_path / "web.sock"
+    async with serving(UnixBind(path), mode=mode) as server:
+        assert server.address == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        assert await over_unix(path) == "/where"
+    assert not path.exists()
+
+
+async def test_a_unix_socket_that_a_dead_process_left_is_replaced(tmp_path: Path, leak_free: None) -> None:
+    path = tmp_path / "web.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    assert path.exists()
+    async with serving(UnixBind(path)):
+        assert await over_unix(path) == "/where"
+
+
+async def test_a_unix_socket_where_somebody_listens_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "web.sock"
+    async with serving(UnixBind(path)):
+        with pytest.raises(ConfigError, match="another process listens there"):
+            await WebServer(hello, UnixBind(path), socket_mode=0o660, grace=1).start()
+        assert await over_unix(path) == "/where"
+
+
+async def test_a_listener_that_is_too_busy_to_accept_is_alive(tmp_path: Path) -> None:
+    path = tmp_path / "web.sock"
+    with contextlib.ExitStack() as sockets:
+        busy = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(str(path))
+        busy.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                caller = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                caller.setblocking(False)
+                caller.connect(str(path))
+        with pytest.raises(ConfigError, match="another process listens there"):
+            await WebServer(hello, UnixBind(path), socket_mode=0o660, grace=1).start()
+    assert path.exists()
+
+
+async def test_a_socket_of_another_kind_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "web.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        with pytest.raises(ConfigError, match=f"cannot listen on unix:{path}"):
+            await WebServer(hello, UnixBind(path), socket_mode=0o660, grace=1).start()
+    assert path.is_socket()
+
+
+async def test_a_file_in_the_place_of_a_unix_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "web.sock"
+    path.write_text("precious")
+    with pytest.raises(ConfigError, match="there is a file of that name"):
+        await WebServer(hello, UnixBind(path), socket_mode=0o660, grace=1).start()
+    assert path.read_text() == "precious"
+
+
+async def test_a_unix_socket_in_a_directory_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "web.sock"
+    with pytest.raises(ConfigError, match=f"cannot listen on unix:{path} for HTTP: No such file"):
+        await WebServer(hello, UnixBind(path), socket_mode=0o660, grace=1).start()
+
+
+async def test_stopping_at_once_after_the_start_frees_the_port(leak_free: None) -> None:
+    server = WebServer(hello, ANYWHERE, socket_mode=0o660, grace=1)
+    await server.start()
+    port = int(server.address.rpartition(":")[2])
+    await server.stop()
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+async def test_stopping_what_was_not_started_does_nothing(leak_free: None) -> None:
+    await WebServer(hello, ANYWHERE, socket_mode=0o660, grace=1).stop()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nbad header: b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: five\r\n\r\n12345",
+        b"GET /a\x00b HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
+    ],
+)
+async def test_a_head_that_is_no_http_is_400_as_a_problem_document(request_: bytes) -> None:
+    async with serving() as server:
+        head, body = await raw(server, request_)
+    status, *headers = head.lower().split(b"\r\n")
+    assert status == b"http/1.1 400 bad request"
+    assert {b"content-type: application/problem+json", b"x-event-return-code: 252", b"connection: close"} <= {*headers}
+    problem = json.loads(body)
+    assert problem["executed"] == "no"
+    assert problem["exception"]["class"] == "BadRequestError"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * MAX_HEAD + b"\r\n\r\n",
+        b"GET /" + b"x" * MAX_HEAD + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * (MAX_HEAD // 5) + b"\r\n",
+    ],
+    ids=["value", "target", "many"],
+)
+@pytest.mark.parametrize("cut", [None, 3000, -3], ids=["whole", "in two", "in two at its end"])
+async def test_a_head_that_is_too_large_is_431_however_it_arrives(head: bytes, cut: int | None) -> None:
+    async with serving() as server:
+        pieces = [head] if cut is None else [head[:cut], head[cut:]]
+        answer, body = await raw(server, *pieces)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"x-event-return-code: 249" in answer
+    assert str(MAX_HEAD) in json.loads(body)["detail"]
+
+
+async def test_a_head_that_never_ends_is_431_before_it_ends() -> None:
+    async with serving() as server:
+        answer, _ = await raw(server, b"GET / HTTP/1.1\r\n", *[b"X: " + b"y" * 1000 + b"\r\n"] * (MAX_HEAD // 1000 + 1))
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_bodies_and_requests_before_it_do_not_count_for_a_head() -> None:
+    body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (2 * MAX_HEAD) + bytes(2 * MAX_HEAD)
+    last = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    async with serving() as server:
+        answer, rest = await raw(server, body, body + last[:10], last[10:])
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert rest.count(b"HTTP/1.1 200 OK") == 2
+    assert rest.endswith(b"/last\r\n0\r\n\r\n")
+
+
+async def test_a_head_of_just_less_than_the_limit_is_served_however_it_arrives() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: " + b"x" * (MAX_HEAD - 100) + b"\r\n\r\n"
+    async with serving() as server:
+        for pieces in ([head], [head[:-1], head[-1:]], [head[:8000], head[8000:]]):
+            assert (await raw(server, *pieces))[0].startswith(b"HTTP/1.1 200 ")
