@@ -57,16 +57,19 @@ class _Report:
     """Lines about a node, printed as they are found.
 
     Attributes:
+        warnings: how many of them tell of what is wrong and need not keep the node from starting.
         errors: how many of them tell of an error.
     """
 
     def __init__(self) -> None:
+        self.warnings = 0
         self.errors = 0
 
     def ok(self, subject: str, text: str) -> None:
         self._line("ok", subject, text)
 
     def warning(self, subject: str, text: str) -> None:
+        self.warnings += 1
         self._line("warning", subject, text)
 
     def error(self, subject: str, text: str) -> None:
@@ -93,7 +96,7 @@ def _check(node: str, load: Callable[[], Settings]) -> None:
     if report.errors:
         typer.echo(f"\nThis {node} node would not start.")
         raise typer.Exit(1)
-    typer.echo(f"\nThis {node} node would start.")
+    typer.echo(f"\nThis {node} node would start{', the warnings aside' if report.warnings else ''}.")
 
 
 def _check_settings(report: _Report, settings: Settings) -> None:

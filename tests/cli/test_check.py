@@ -284,6 +284,7 @@ def test_a_port_that_is_taken_is_a_warning_because_the_node_may_be_running(
         ("pipe", f"{taken} RP_SERVER_BIND_INTERFACE or RP_SERVER_BIND_PORT"),
         ("web", f"{taken} RP_SERVER_WEB_BIND"),
     ]
+    assert result.stdout.endswith("\n\nThis server node would start, the warnings aside.\n")
 
 
 def test_a_port_whose_last_connection_ended_a_moment_ago_is_free(identities: Path) -> None:
