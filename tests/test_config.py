@@ -258,6 +258,15 @@ def test_a_wrong_value_in_a_user_module_is_named_with_the_module(user_module: Us
     ]
 
 
+def test_a_port_of_zero_in_a_user_module_is_a_wrong_port_and_does_not_turn_statistics_off(
+    user_module: UserModule,
+) -> None:
+    user_module("mine", "STATSD_PORT = 0")
+    assert faults(lambda: load_server_settings({"user_config_module": "mine"})) == [
+        "mine.STATSD_PORT=0: should be greater than or equal to 1"
+    ]
+
+
 def test_values_of_a_user_module_that_are_no_setting_are_reported_and_do_no_harm(user_module: UserModule) -> None:
     user_module(
         "mine",
