@@ -88,16 +88,23 @@ class Body:
         if self.length is not None and self.length > limit:
             raise BodyTooLargeError(f"the body has {self.length} bytes, at most {limit} are accepted")
         if not self._more:
-            return self.take_now()
+            data = self.take_now()
+            if len(data) > limit:
+                raise BodyTooLargeError(_too_large(limit))
+            return data
         pieces: list[bytes] = []
         size = 0
         async for piece in self:
             size += len(piece)
             if size > limit:
-                raise BodyTooLargeError(f"the body has more than the {limit} bytes that are accepted")
+                raise BodyTooLargeError(_too_large(limit))
             pieces.append(piece)
         return b"".join(pieces)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _too_large(limit: int) -> str:
+    return f"the body has more than the {limit} bytes that are accepted"
