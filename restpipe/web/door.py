@@ -4,6 +4,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from restpipe.exceptions import BadRequestError, ForbiddenError, MisdirectedErro
 
 # Host values that were found good are remembered, up to this many.
 _MEMORY = 256
+# RFC 3986 section 3.2.2: an IPv6 address in brackets, or anything else; and a port.
+_HOST = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::[0-9]*)?")
 
 
 class Door:
@@ -48,10 +51,11 @@ class Door:
             ForbiddenError: a page of another site sent it.
             UnauthorizedError: the token is missing or wrong.
         """
-        host = origin = site = authorization = b""
+        host: bytes | None = None
+        origin = site = authorization = b""
         for name, value in headers:
             if name == b"host":
-                if host:
+                if host is not None:
                     raise BadRequestError("there are several Host headers")
                 host = value
             elif name == b"origin":
@@ -62,7 +66,7 @@ class Door:
                 authorization = value
         if host and host not in self._good_hosts:
             self._check_host(host)
-        if site == b"cross-site" or (origin and not self._is_own(origin, host)):
+        if site == b"cross-site" or (origin and not self._is_own(origin, host or b"")):
             raise ForbiddenError("a page of another site may not call this node")
         if self._token and not self._shows_token(authorization):
             raise UnauthorizedError("this node wants its token (RP_WEB_TOKEN): Authorization: Bearer ...")
@@ -97,9 +101,8 @@ class Door:
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    match = _HOST.fullmatch(host)
+    return (match[1] or match[2]) if match else host
 
 
 def _is_address(name: str) -> bool:
