@@ -132,9 +132,11 @@ class TwoSides(RuleBasedStateMachine):
         self.records: dict[int, Record] = {}
         self.now = 0.0
 
-    @initialize(dialling=LIMITS, accepting=LIMITS)
-    def begin(self, dialling: Limits, accepting: Limits) -> None:
+    @initialize(dialling=LIMITS, accepting=LIMITS, greeted=st.sampled_from([True, True, True, False]))
+    def begin(self, dialling: Limits, accepting: Limits, greeted: bool) -> None:
         self.sides = [connection(dials=True, limits=dialling), connection(dials=False, limits=accepting)]
+        if greeted:
+            self.finish(None)
 
     # What the applications do
 
@@ -170,7 +172,7 @@ class TwoSides(RuleBasedStateMachine):
             self.send(record, side, size, more=more)
 
     @precondition(lambda self: self.records)
-    @rule(side=SIDES, pick=PICKS, size=st.integers(1, 100_000))
+    @rule(side=SIDES, pick=PICKS, size=st.sampled_from([1, 5000, 12_000, 1_000_000]))
     def consume(self, side: int, pick: int, size: int) -> None:
         record = self.pick(pick, lambda r: r.half_of(1 - side).held)
         if record is not None:
@@ -205,6 +207,13 @@ class TwoSides(RuleBasedStateMachine):
     def deliver(self, side: int, times: int) -> None:
         for _ in range(min(times, len(self.wires[1 - side]))):
             self.deliver_frame(side)
+
+    @rule(side=SIDES)
+    def write_and_deliver_all(self, side: int) -> None:
+        while self.write_frame(side):
+            pass
+        while self.wires[side]:
+            self.deliver_frame(1 - side)
 
     # What must hold
 
