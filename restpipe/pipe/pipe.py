@@ -130,7 +130,7 @@ class Pipe:
             self._end(PipeEnd(Goaway.UNSPECIFIED, "the pipe failed on this side", by_peer=False))
             return self.ended.result()
         finally:
-            self._end(PipeEnd(Goaway.UNSPECIFIED, "it was cancelled", by_peer=False))
+            self._end(PipeEnd(Goaway.UNSPECIFIED, "the connection was lost", by_peer=False))
             await self._close(reader, writer)
 
     async def wait_ready(self) -> Hello:
@@ -259,9 +259,10 @@ class Pipe:
         self._wake_writer()
 
     def break_off(self, exchange_id: int, message: str) -> None:
-        """End an answer whose body cannot be completed."""
-        self._core.cancel(exchange_id, message)
-        self._wake_writer()
+        """End an answer whose body cannot be completed; without effect on one that is complete."""
+        if self._core.is_open(exchange_id):
+            self._core.cancel(exchange_id, message)
+            self._wake_writer()
 
     async def send_body(
         self, exchange_id: int, pieces: AsyncIterable[bytes], progress: Callable[[], None] | None = None
