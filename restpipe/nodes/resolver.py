@@ -65,7 +65,8 @@ class CachedResolver:
         found: Any = call() if inspect.iscoroutinefunction(call.func) else await self._threads.run(call)
         if inspect.isawaitable(found):
             found = await found
-        addresses = (found,) if isinstance(found, str) else tuple(dict.fromkeys(found or ()))
+        several = (found,) if isinstance(found, str) else found or ()
+        addresses = tuple(dict.fromkeys(filter(None, several)))
         while len(self._cache) >= CACHE_SIZE:
             del self._cache[next(iter(self._cache))]
         self._cache[hostname] = (now + CACHE_TIME, addresses)
