@@ -86,7 +86,7 @@ class Events:
     async def get_cat(self, _ctx: EventContext, _post_data: PostData, *texts: str) -> list[str]:
         return list(texts)
 
-    async def get_typed(  # noqa: PLR0913
+    async def get_typed(
         self,
         _ctx: EventContext,
         _post_data: PostData,
