@@ -8,10 +8,11 @@ from typing import Any
 from restpipe.config import ServerSettings
 from restpipe.exceptions import ConnectError
 from restpipe.handlers.connection_events import ServerConnectionStateEvents
+from restpipe.handlers.context import PeerContext
 from restpipe.nodes.node import Node
 from restpipe.nodes.registry import Registry
 from restpipe.nodes.resolver import CachedResolver
-from restpipe.pipe import Pipe
+from restpipe.pipe import Pipe, PipeEnd
 from restpipe.transport.carrier import Carrier
 from restpipe.transport.grpc_server import PipeListener
 from restpipe_pb.v1.pipe_pb2 import Goaway
@@ -90,7 +91,7 @@ class ServerNode(Node):
         try:
             await self._serve(pipe)
         finally:
-            if not pipe.ended.done():  # this call was cancelled
+            if not pipe.ended.done():  # gRPC cancels the call of a client that is gone
                 run.cancel()
             await asyncio.wait({run})
 
@@ -116,7 +117,12 @@ class ServerNode(Node):
         self._tell("connection_added", peer.address, len(self.registry))
         context = self.context_of(pipe)
         self._hook("start_hook", context)
-        end = await asyncio.shield(pipe.ended)
+        # Not here, after the end: a client that is gone may end the call, and this coroutine, before the pipe.
+        pipe.ended.add_done_callback(lambda ended: self._forget(pipe, ended.result(), context))
+        await asyncio.shield(pipe.ended)
+
+    def _forget(self, pipe: Pipe, end: PipeEnd, context: PeerContext) -> None:
+        peer = pipe.peer
         self.registry.remove(pipe)
         log.info("client %s disconnected: %s", peer.name, end.message)
         self._tell("connection_removed", peer.address, len(self.registry))
