@@ -151,6 +151,16 @@ class Handler(ServerEventHandler):
         return "blocked"
 
 
+class Alpha(Handler):
+    async def get_name(self, ctx: EventContext, post_data: PostData) -> str:
+        return "alpha"
+
+
+class Beta(Handler):
+    async def get_name(self, ctx: EventContext, post_data: PostData) -> str:
+        return "beta"
+
+
 class OnClient(ClientConnectionStateEvents):
     """Tells what a client is told of its connection."""
 
