@@ -1,6 +1,7 @@
 """The two ends of an exchange: `Call` and its `Answer` where it was opened, `Incoming` where it is served."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING
 
@@ -18,24 +19,28 @@ class LiveExchange:
     """What both ends share: the exchange's clock, and the body they receive.
 
     The clock runs for `timeout` seconds and starts again with each piece of body that moves.
+
+    Attributes:
+        id: the exchange's number on the pipe.
+        timeout: seconds.
+        deadline: when the clock runs out, in the loop's time; infinity once it was stopped.
     """
 
-    __slots__ = ("_deadline", "_loop", "_pipe", "_timer", "body", "id", "timeout")
+    __slots__ = ("_loop", "_pipe", "body", "deadline", "id", "timeout")
 
     body: Body
 
-    def __init__(self, pipe: "Pipe", exchange_id: int, timeout: float) -> None:
+    def __init__(self, pipe: "Pipe", exchange_id: int, timeout: float, loop: asyncio.AbstractEventLoop) -> None:
         self._pipe = pipe
-        self._loop = loop = asyncio.get_running_loop()
+        self._loop = loop
         self.id = exchange_id
         self.timeout = timeout
-        self._deadline = loop.time() + timeout
-        self._timer = loop.call_later(timeout, self._ring)
+        self.deadline = loop.time() + timeout
 
     @property
     def remaining(self) -> float:
-        """Seconds until the clock runs out, 0 where it has."""
-        return max(0.0, self._deadline - self._loop.time())
+        """Seconds until the clock runs out, 0 where it has, and `timeout` where it was stopped."""
+        return min(self.timeout, max(0.0, self.deadline - self._loop.time()))
 
     def make_body(self, head: Request | Response) -> None:
         """Prepare for the body that came, and comes, with a head."""
@@ -43,12 +48,13 @@ class LiveExchange:
         self.body = Body(head.body, more=head.more, length=length, consumed=self._consumed)
 
     def progress(self) -> None:
-        """Start the clock again."""
-        self._deadline = self._loop.time() + self.timeout
+        """Start the clock again, unless it was stopped."""
+        if self.deadline < math.inf:
+            self.deadline = self._loop.time() + self.timeout
 
     def stop_clock(self) -> None:
         """Let the exchange take as long as it takes."""
-        self._timer.cancel()
+        self.deadline = math.inf
 
     def expire(self) -> None:
         """Do what is to be done once the clock has run out."""
@@ -58,24 +64,17 @@ class LiveExchange:
         self.progress()
         self._pipe.consume(self.id, size)
 
-    def _ring(self) -> None:
-        remaining = self.remaining
-        if remaining > 0:
-            self._timer = self._loop.call_later(remaining, self._ring)
-        else:
-            self.expire()
-
 
 class Call(LiveExchange):
     """An exchange that this node opened."""
 
     __slots__ = ("head", "sent_at", "upload")
 
-    def __init__(self, pipe: "Pipe", exchange_id: int, timeout: float) -> None:
-        super().__init__(pipe, exchange_id, timeout)
-        self.head: asyncio.Future[Answer] = self._loop.create_future()
+    def __init__(self, pipe: "Pipe", exchange_id: int, timeout: float, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(pipe, exchange_id, timeout, loop)
+        self.head: asyncio.Future[Answer] = loop.create_future()
         self.upload: asyncio.Task[None] | None = None
-        self.sent_at = self._loop.time()
+        self.sent_at = self.deadline - timeout
 
     def answer(self, response: Response) -> None:
         """Hand the response to whoever waits."""
@@ -143,8 +142,10 @@ class Incoming(LiveExchange):
 
     __slots__ = ("abandoned", "peer", "request", "responded", "task")
 
-    def __init__(self, pipe: "Pipe", exchange_id: int, request: Request, peer: Peer) -> None:
-        super().__init__(pipe, exchange_id, request.timeout_ms / 1000)
+    def __init__(
+        self, pipe: "Pipe", exchange_id: int, request: Request, peer: Peer, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(pipe, exchange_id, request.timeout_ms / 1000, loop)
         self.request = request
         self.peer = peer
         self.responded = False

@@ -16,6 +16,7 @@ from restpipe.exceptions import (
     PeerRefusedError,
     PipeLostError,
 )
+from restpipe.pipe.clocks import Clocks
 from restpipe.pipe.exchanges import Answer, Call, Incoming
 from restpipe.protocol import events
 from restpipe.protocol.connection import Connection
@@ -101,6 +102,7 @@ class Pipe:
         )
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
+        self._clocks = Clocks(lambda: (*self._calls.values(), *self._incoming.values()))
         self._drained: dict[int, asyncio.Future[None]] = {}
         self._writer_idle: asyncio.Future[None] | None = None
         self._draining = False
@@ -191,8 +193,9 @@ class Pipe:
         if body is not None:
             request.more = True
         exchange_id = self._core.open(request)
-        call = Call(self, exchange_id, request.timeout_ms / 1000)
+        call = Call(self, exchange_id, request.timeout_ms / 1000, self._loop)
         self._calls[exchange_id] = call
+        self._clocks.start(call.deadline)
         if body is not None:
             call.upload = self._loop.create_task(self._upload(call, body), name="upload")
         self._wake_writer()
@@ -224,7 +227,6 @@ class Pipe:
         self.cancel_call(call, "deadline")
 
     def _forget_call(self, call: Call) -> None:
-        call.stop_clock()
         if self._calls.pop(call.id, None) is not None and call.upload is not None:
             call.upload.cancel()
         self._wake_sender(call.id)
@@ -312,7 +314,6 @@ class Pipe:
 
     def _served(self, incoming: Incoming, _task: asyncio.Task[None]) -> None:
         """Forget a request. Not in the task itself: one that is cancelled before its first step runs nothing at all."""
-        incoming.stop_clock()
         del self._incoming[incoming.id]
 
     # What arrives
@@ -340,8 +341,9 @@ class Pipe:
         self.ready.set_result(event.hello)
 
     def _take_request(self, event: events.RequestReceived) -> None:
-        incoming = Incoming(self, event.exchange_id, event.request, self.peer)
+        incoming = Incoming(self, event.exchange_id, event.request, self.peer, self._loop)
         self._incoming[event.exchange_id] = incoming
+        self._clocks.start(incoming.deadline)
         self._stats.count(Count.RECEIVE)
         incoming.task = self._loop.create_task(self._handle(incoming))
         incoming.task.add_done_callback(partial(self._served, incoming))
@@ -483,6 +485,7 @@ class Pipe:
 
     async def _close(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> None:
         self._tick_timer.cancel()
+        self._clocks.stop()
         self._wake_writer()
         if not self.ended.result().lost:
             await asyncio.wait({writer}, timeout=FLUSH_TIMEOUT)
