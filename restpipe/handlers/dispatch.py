@@ -159,7 +159,7 @@ def make_response(reply: Reply, content_type: str) -> Response:
     """
     if not isinstance(reply.status, int) or not 200 <= reply.status <= 599:
         raise BadResultError(f"status {reply.status!r} is not one of 200 to 599")
-    if not _FIELD_VALUE.fullmatch(content_type):
+    if reply.mime_type and not _FIELD_VALUE.fullmatch(content_type):
         raise BadResultError("the MIME type has characters that a header cannot carry")
     for name, value in reply.headers.items():
         check_header(name, value)
