@@ -1,7 +1,9 @@
-"""`restpipe server` and `restpipe client`."""
+"""`restpipe server` and `restpipe client`.
+
+What runs a node is imported by the commands that do: it takes as long as everything else together.
+"""
 
 from restpipe.cli.options import settings_options
-from restpipe.cli.run import run
 from restpipe.config import ClientSettings, ServerSettings, load_client_settings, load_server_settings
 
 
@@ -12,6 +14,8 @@ def server(options: dict[str, object]) -> None:
     Each option has a variable; an option beats its variable, which beats the user config module. RP_WEB_TOKEN has a
     variable alone, for a command line can be read by others.
     """
+    from restpipe.cli.run import run
+
     run(load_server_settings(options))
 
 
@@ -22,4 +26,6 @@ def client(options: dict[str, object]) -> None:
     Each option has a variable; an option beats its variable, which beats the user config module. RP_WEB_TOKEN has a
     variable alone, for a command line can be read by others.
     """
+    from restpipe.cli.run import run
+
     run(load_client_settings(options))

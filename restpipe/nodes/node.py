@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
-from restpipe.config import NodeSettings, import_class
+from restpipe.config import NodeSettings, make_object
 from restpipe.handlers.connection_events import Notifier
 from restpipe.handlers.context import PeerContext
 from restpipe.handlers.dispatch import Dispatcher
@@ -105,6 +104,4 @@ class Node(ABC):
 
     def _make(self, field: str) -> Any:
         """Make an object of the class that a setting names."""
-        path: str = getattr(self.settings, field)
-        cls: Callable[[], Any] = import_class(path, self.settings.variable(field))
-        return cls()
+        return make_object(getattr(self.settings, field), self.settings.variable(field))
