@@ -91,11 +91,12 @@ class PipeListener:
         )
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
+            _probe(host, port)
             bound = self._server.add_secure_port(target, credentials)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             # Else its destructor complains once the loop is closed.
             await self._server.stop(None)
-            raise ConfigError(f"cannot listen on {target} for pipes: {_bind_fault(host, port)}") from error
+            raise ConfigError(f"cannot listen on {target} for pipes: {_bind_fault(error)}") from error
         await self._server.start()
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -143,16 +144,23 @@ def peer_address(peer: str) -> str:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def _bind_fault(host: str, port: int) -> str:
-    """Find out what gRPC does not tell: why an address cannot be bound."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return "the port is taken by another process"
-        return error.strerror or str(error)
-    return "gRPC refused it; its own message stands above"
+def _probe(host: str, port: int) -> None:
+    """Try to bind an address: gRPC does not tell why it cannot, but to standard error, in words of its own.
+
+    Raises:
+        OSError: it cannot be bound.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: connections of before may linger
+        probe.bind(address)
+
+
+def _bind_fault(error: OSError | RuntimeError) -> str:
+    if isinstance(error, RuntimeError):
+        return "gRPC refused it; its own message stands above"
+    if error.errno == errno.EADDRINUSE:
+        return "the port is taken by another process"
+    return error.strerror or str(error)
