@@ -58,7 +58,7 @@ class ClientNode(Node):
             wait: seconds to wait where it is not connected.
 
         Raises:
-            PeerAbsentError: the server was not reached in time.
+            PeerAbsentError: the server was not reached in time, or the node is stopping.
         """
         pipe = self._pipe
         if pipe is not None and pipe.available:
@@ -86,6 +86,7 @@ class ClientNode(Node):
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor})
+        self._pipe = None
         if not self._connected.done():
             self._connected.set_result(None)
         await asyncio.gather(*(pipe.drain(grace) for pipe in self.pipes))

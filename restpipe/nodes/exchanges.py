@@ -18,6 +18,8 @@ from restpipe_pb.v1.pipe_pb2 import Request
 
 # RFC 9110 section 9.2.2.
 IDEMPOTENT = frozenset({"get", "head", "put", "delete"})
+# Seconds by which a timer may ring too early.
+EARLY = 0.01
 
 PipeTo = Callable[[float], Awaitable[Pipe]]
 
@@ -60,7 +62,7 @@ async def exchange(
     lost = False
     while True:
         try:
-            pipe = await _pipe_in_time(pipe_to, patience, deadline - loop.time())
+            pipe = await _pipe_in_time(pipe_to, patience, deadline)
             attempts += 1
             request.timeout_ms = max(1, int(1000 * (deadline - loop.time())))
             return await pipe.call(_for_the_pipe(request), body), attempts
@@ -89,11 +91,12 @@ def is_repeatable(pipe: Pipe, request: Request) -> bool:
     return request.verb in IDEMPOTENT and not {(request.verb, noun), (verb, noun)} & pipe.at_most_once
 
 
-async def _pipe_in_time(pipe_to: PipeTo, patience: Patience, remaining: float) -> Pipe:
+async def _pipe_in_time(pipe_to: PipeTo, patience: Patience, deadline: float) -> Pipe:
+    loop = asyncio.get_running_loop()
     try:
-        return await pipe_to(max(0.0, min(patience.connection, remaining)))
+        return await pipe_to(max(0.0, min(patience.connection, deadline - loop.time())))
     except PeerAbsentError as error:
-        if remaining < patience.connection:
+        if loop.time() > deadline - EARLY:
             raise DeadlineError(f"no pipe within {patience.deadline:g} s: {error}", executed="no") from error
         raise
 

@@ -22,7 +22,7 @@ class Registry:
             clients of a server that was restarted are on their way.
 
     Attributes:
-        closed: no client will come any more.
+        closed: the node is stopping.
     """
 
     def __init__(self, resolver: CachedResolver, grace: float) -> None:
@@ -57,9 +57,8 @@ class Registry:
         return True
 
     def close(self) -> None:
-        """Let nobody wait any longer."""
+        """Let nobody find a client, or wait for one, any longer."""
         self.closed = True
-        self._grace_ends = self._loop.time()
         self._wake()
 
     async def pipe_to(self, target: str, wait: float) -> Pipe:
@@ -70,15 +69,17 @@ class Registry:
             wait: seconds to wait for a client that is not connected.
 
         Raises:
-            PeerAbsentError: it did not connect in time.
+            PeerAbsentError: it did not connect in time, or the node is stopping.
             PeerUnknownError: nothing suggests that such a client exists.
             PeerAmbiguousError: several clients have that address.
         """
         pipe = self._pipes.get(target)
-        if pipe is not None and pipe.available:
+        if pipe is not None and pipe.available and not self.closed:
             return pipe
         deadline = self._loop.time() + wait
         while True:
+            if self.closed:
+                raise PeerAbsentError(f"no pipe to {target!r}: this node is stopping")
             # Taken first, so that a client that comes while the name is resolved is not missed.
             added = self._added
             known = target in self._known
@@ -90,8 +91,6 @@ class Registry:
                 known = bool(addresses)
             if pipe is not None and pipe.available:
                 return pipe
-            if known and self.closed:
-                raise PeerAbsentError(f"client {target!r} is not connected, and this node is stopping")
             ends = deadline if known else min(deadline, self._grace_ends)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(ends):
