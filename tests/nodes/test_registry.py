@@ -199,8 +199,9 @@ async def test_removing_the_older_pipe_never_removes_the_newer(registry: Registr
     assert len(registry) == 0
 
 
-@pytest.mark.parametrize("target", ["alpha", "192.0.2.9"])
-async def test_once_closed_nobody_waits(registry: Registry, pipes: Pipes, target: str) -> None:
+@pytest.mark.parametrize("target", ["alpha", "192.0.2.9", "nobody"])
+async def test_once_closed_nobody_waits(hosts: Hosts, pipes: Pipes, target: str) -> None:
+    registry = Registry(CachedResolver(hosts, HandlerThreads(1)), grace=PATIENCE)
     registry.remove((await add(registry, pipes)).calling)
     task = await waiting(registry, target)
     registry.close()
@@ -209,15 +210,10 @@ async def test_once_closed_nobody_waits(registry: Registry, pipes: Pipes, target
             await each
 
 
-async def test_once_closed_the_grace_is_over(hosts: Hosts) -> None:
-    registry = Registry(CachedResolver(hosts, HandlerThreads(1)), grace=PATIENCE)
-    task = await waiting(registry, "nobody")
-    registry.close()
-    with pytest.raises(PeerUnknownError):
-        await task
-
-
-async def test_once_closed_a_live_pipe_is_still_found(registry: Registry, pipes: Pipes) -> None:
+async def test_once_closed_a_pipe_that_finishes_what_it_has_takes_nothing_new(registry: Registry, pipes: Pipes) -> None:
     joint = await add(registry, pipes)
     registry.close()
-    assert await registry.pipe_to("alpha", 0) is joint.calling
+    for target in ("alpha", "192.0.2.1"):
+        with pytest.raises(PeerAbsentError, match="this node is stopping"):
+            await registry.pipe_to(target, PATIENCE)
+    assert list(registry) == [joint.calling]
