@@ -196,6 +196,10 @@ class Site:
         self._processes.append(process)
         return process
 
+    def adopt(self, process: Process) -> None:
+        """See to the end of a process that was started beside it."""
+        self._processes.append(process)
+
     def server(self, *, port: int = 0, **settings: str) -> Node:
         """Start a server node, and wait for its first screen."""
         server = self._server(port, settings)

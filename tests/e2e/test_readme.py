@@ -1,0 +1,135 @@
+"""Every command of the README does what the README says, in the order in which it stands there."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e_processes import Node, Process, Site, clean_environment, free_port
+from readme_settings import README, with_current_tables
+
+TEXT = README.read_text()
+ROOT = README.parent
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def block(language: str, containing: str) -> str:
+    (found,) = [text for text in blocks(language) if containing in text]
+    return found
+
+
+def with_pattern_for_times(text: str) -> str:
+    """Return a pattern for what a command prints: every number of seconds since 1970 will do."""
+    return re.sub(r"\\d{10}\\\.\\d+|\d{10}\\\.\d+", r"\\d{10}\\.\\d+", re.escape(text))
+
+
+class Reader:
+    """A user who reads the README, in a directory, with ports of its own in place of the usual ones."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._ports = {"8080": str(free_port()), "8081": str(free_port()), "1234": str(free_port())}
+        self._settings = {
+            "RP_SERVER_CERT_PATH": str(site.directory / "var"),
+            "RP_CLIENT_CERT_PATH": str(site.directory / "var"),
+            "RP_SERVER_WEB_BIND": f"127.0.0.1:{self._ports['8080']}",
+            "RP_CLIENT_WEB_BIND": f"127.0.0.1:{self._ports['8081']}",
+            "RP_SERVER_BIND_PORT": self._ports["1234"],
+            "RP_CLIENT_TARGET_PORT": self._ports["1234"],
+        }
+
+    def translate(self, text: str) -> str:
+        return re.sub(r"localhost:(8080|8081)", lambda found: f"localhost:{self._ports[found[1]]}", text)
+
+    def shell(self, script: str) -> str:
+        done = subprocess.run(
+            ["sh", "-ec", self.translate(script)],
+            cwd=self.site.directory,
+            env=clean_environment(**self._settings),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, command: str) -> Node:
+        """Start a node as the README says, variables in front of the command included."""
+        *variables, _restpipe, role = command.split()
+        settings = dict(variable.split("=", 1) for variable in variables)
+        node = Node(
+            "restpipe", role, directory=self.site.directory, environment=clean_environment(**self._settings | settings)
+        )
+        self.site.adopt(node)
+        node.wait_started()
+        return node
+
+    def try_console(self, console: str) -> None:
+        """Type the lines behind `$`, and compare what they print with what stands below them."""
+        for command, printed in re.findall(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", console, re.MULTILINE):
+            assert re.fullmatch(with_pattern_for_times(printed.strip()), self.shell(command).strip()), command
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    with Site(tmp_path_factory.mktemp("reader")) as site:
+        (site.directory / "ca.key.pem").unlink()
+        (site.directory / "ca.crt.pem").unlink()
+        yield Reader(site)
+
+
+def test_make_knows_the_targets_that_the_readme_names() -> None:
+    named = set(re.findall(r"`make ([a-z]+)`", TEXT)) | set(re.findall(r"^make ([a-z]+)$", "".join(blocks("sh")), re.M))
+    known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test"} <= named <= known
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_the_configuration_of_nginx_is_one_that_nginx_accepts(tmp_path: Path) -> None:
+    site = block("nginx", "upstream").replace("127.0.0.1:80;", f"127.0.0.1:{free_port()};")
+    configuration = tmp_path / "nginx.conf"
+    configuration.write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {site} }}")
+    nginx = ["nginx", "-t", "-p", str(tmp_path), "-c", str(configuration), "-e", "stderr"]
+    done = subprocess.run(nginx, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_walkthrough_and_the_own_handler_work_as_they_stand(reader: Reader) -> None:
+    reader.shell(block("sh", "restpipe ca init"))
+    server = reader.start(block("sh", "restpipe server\n"))
+    client = reader.start("restpipe client")
+    assert "restpipe client\n" in blocks("sh")
+    client.wait_connected()
+    reader.try_console(block("console", "/server/time"))
+    for role in ("server", "client"):
+        assert f"`restpipe check {role}`" in TEXT
+        assert "would start" in reader.shell(f"restpipe check {role}")
+
+    (reader.site.directory / "mine.py").write_text(block("python", "class Handler"))
+    client.end()
+    client = reader.start(block("sh", "RP_EVENT_HANDLER_FQ_CLASS=mine.Handler").strip())
+    client.wait_connected()
+    reader.try_console(block("console", "/square//12"))
+    (reader.site.directory / "caller.py").write_text(reader.translate(block("python", "raise_for_exception(httpx")))
+    assert reader.shell("python caller.py").strip() == "BadArgumentsError 252 no"
+    client.end()
+    server.end()
+
+
+def test_a_server_certificate_for_a_host_is_issued_as_the_readme_says(tmp_path: Path) -> None:
+    (command,) = re.findall(r"`(restpipe ca issue server --server --host [^`]+)`", TEXT)
+    with Site(tmp_path) as site:
+        process: Process = site.run(*command.split())
+        process.wait()
+        shown = site.run("restpipe", "ca", "show", "server.crt.pem")
+        assert "pipe.example.org" in shown.wait()
+
+
+def test_the_tables_of_settings_are_current() -> None:
+    assert with_current_tables(TEXT) == TEXT, "run `python tests/readme_settings.py`"
