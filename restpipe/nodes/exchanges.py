@@ -64,7 +64,7 @@ async def exchange(
         try:
             pipe = await _pipe_in_time(pipe_to, patience, deadline)
             attempts += 1
-            request.timeout_ms = max(1, int(1000 * (deadline - loop.time())))
+            request.timeout_ms = max(1, round(1000 * (deadline - loop.time())))
             return await pipe.call(_for_the_pipe(request), body), attempts
         except PipeLostError:
             if body is not None or not is_repeatable(pipe, request):
