@@ -59,8 +59,8 @@ def raise_file_limit() -> None:
 def spare_the_garbage_collector() -> None:
     """Keep what lives as long as the process out of every collection, and collect less often.
 
-    Requests leave little for the collector: most of what it would do is to look at modules, again and again, for tens of
-    milliseconds at a time.
+    Requests leave little for the collector: most of what it would do is to look at modules, again and again, for tens
+    of milliseconds at a time.
     """
     gc.collect()
     gc.freeze()
