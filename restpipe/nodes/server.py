@@ -98,7 +98,12 @@ class ServerNode(Node):
     async def _serve(self, pipe: Pipe) -> None:
         peer = pipe.peer
         try:
-            hello = await pipe.wait_ready()
+            async with asyncio.timeout(self.settings.heartbeat_timeout_s):
+                hello = await pipe.wait_ready()
+        except TimeoutError:
+            pipe.close(Goaway.HEARTBEAT, "no hello")
+            log.warning("client %s (%s) did not say hello", peer.name, peer.address)
+            return
         except ConnectError as error:
             log.warning("client %s (%s) did not complete its connection: %s", peer.name, peer.address, error)
             return

@@ -22,12 +22,13 @@ concatenation of encoded frames is an encoded frame, so envelopes can be encoded
 
 Within a frame and between frames a sender SHOULD put ping, pong, credit, cancel and goaway first, then requests and
 responses, then chunks, taken round-robin over the exchanges that have both bytes and credit. It MUST keep the order of
-the envelopes of one exchange that carry its request, response and chunks.
+the envelopes of one exchange that carry its request, response and chunks, and MUST send a Cancel before any Request that
+takes the place which the Cancel makes free.
 
 # Handshake
 
-The first envelope in each direction is a Hello, sent at once and without waiting for the other. Nothing but a Goaway may
-be sent before the peer's Hello has arrived. A node that does not speak the peer's `revision` answers
+The first envelope in each direction is a Hello, sent at once and without waiting for the other; only a node that wants no
+pipe at all sends a Goaway in its place. Nothing else may be sent before the peer's Hello has arrived. A node that does not speak the peer's `revision` answers
 Goaway(PROTOCOL_ERROR) with a message that names both revisions, and ends the call. Unknown fields are ignored, as in any
 protobuf; an envelope of an unknown kind is a protocol error.
 
@@ -68,9 +69,10 @@ once. A peer from which nothing was received for the heartbeat timeout is dead: 
 
 Goaway announces that its sender accepts no new exchanges, and is sent once. It names the highest id of the peer's
 exchanges that the sender accepted: those above it were never begun and are safe to repeat elsewhere. They leave the
-tables of both sides, and whatever still arrives for them is ignored. The side that received Goaway opens no exchange
-either. After Goaway(SHUTDOWN) the exchanges that were accepted finish, both ways, within the sender's patience; after any
-other reason the sender ends the call at once. A call that ends without Goaway was lost.
+tables of both sides, and whatever still arrives for them is ignored. Its sender may go on opening exchanges, which a
+handler that is being finished may need. After Goaway(SHUTDOWN) the exchanges that were accepted finish, both ways, within
+the sender's patience; after any other reason the sender ends the call at once, and nothing follows the Goaway. A call
+that ends without Goaway was lost.
 
 # Protocol errors
 
