@@ -113,6 +113,9 @@ async def dial(host: str, port: int, identity: Identity, limits: Limits, connect
         except TimeoutError:
             cause = f"{target}: no answer within {connect_timeout:g} s"
         except grpc.aio.AioRpcError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # both came at once, and grpc.aio tells of the status only
             cause = f"{target}: {await explain(error, host, port, identity, connect_timeout)}"
         else:
             if isinstance(first, bytes):

@@ -5,7 +5,8 @@ import contextlib
 import gc
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import forge
 import grpc
@@ -356,6 +357,38 @@ async def test_dialling_that_is_cancelled_leaves_no_connection(identities: Ident
         assert dialling.cancelled()
         del dialling  # what gRPC raised in it refers to the call
         await gone(port)
+
+
+class CancelledAsItFails(contextlib.AbstractAsyncContextManager[None]):
+    """A channel and its call. A cancellation and the status arrive at once: grpc.aio tells of the status only."""
+
+    def stream_stream(self, _method: str) -> "Callable[[], CancelledAsItFails]":
+        return lambda: self
+
+    async def read(self) -> bytes:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        nothing = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, "Connection refused")
+
+    def cancel(self) -> None:
+        pass
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+async def test_dialling_that_is_cancelled_as_it_fails_is_cancelled(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc.aio, "secure_channel", lambda *_, **__: CancelledAsItFails())
+    dialling = asyncio.create_task(dial("127.0.0.1", 1, identities.client, Limits(), 5.0))
+    await asyncio.wait({dialling})
+    assert dialling.cancelled()
 
 
 async def test_a_cause_that_is_kept_keeps_no_connection(identities: Identities) -> None:
