@@ -12,6 +12,8 @@ from e2e_processes import Site, free_port, site_with_handlers, stopped
 
 NOW = ("-H", "Prefer: wait=0")
 POST = ("-X", "POST")
+# CURLE_PARTIAL_FILE
+PARTIAL_FILE = 18
 
 
 @pytest.fixture
@@ -102,8 +104,7 @@ def test_a_get_is_repeated_on_the_next_pipe_and_says_so_unless_its_handler_objec
     assert "get_once begins" not in server.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("which", ["server", "client"])
+@pytest.mark.parametrize(("which", "number"), [("server", signal.SIGTERM), ("client", signal.SIGINT)])
 def test_a_node_that_is_told_to_stop_finishes_what_is_in_flight(site: Site, which: str, number: signal.Signals) -> None:
     os.mkfifo(site.directory / "fifo")
     server, client = site.pair()
@@ -119,6 +120,26 @@ def test_a_node_that_is_told_to_stop_finishes_what_is_in_flight(site: Site, whic
         answer = request.answer()
     assert (answer.status, answer.json) == (200, "finished")
     assert "left behind" not in stopping.wait()
+
+
+def test_a_node_that_is_told_to_stop_answers_those_who_wait_for_its_peer(site: Site) -> None:
+    client = site.client(free_port(), connected=False)
+    with Curl(f"{client.web}/server/wait//a", *POST) as request:
+        # Both are on their way; the first has arrived once the second, which came later, is answered.
+        assert curl(f"{client.web}/server/data", *NOW).status == 503
+        client.end()
+        assert request.answer().outcome == (503, 245, "no")
+
+
+def test_what_does_not_finish_in_the_time_that_a_stopping_node_gives_it_is_cut(site: Site) -> None:
+    server, client = site.pair(RP_DRAIN_TIMEOUT_S="0.5")
+    with Curl(f"{client.web}/server/wait//a", *POST) as request, Curl(f"{client.web}/server/lines//a") as lines:
+        server.wait_for("^post_wait begins")
+        lines.read_until(b"first\n")
+        server.end()
+        assert request.answer().outcome == (502, 246, "unknown")
+        assert lines.failure() == PARTIAL_FILE
+    server.wait_for("^post_wait is cancelled")
 
 
 def test_a_node_that_is_told_twice_to_stop_does_not_wait(site: Site) -> None:

@@ -231,12 +231,17 @@ def test_raise_for_exception_raises_what_restpipe_refused(
     assert (error.executed, error.retryable, error.error_traceback) == ("no", False, "")
 
 
+@pytest.fixture(scope="module")
+def to_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL that leads from a client node to a server that is not there."""
+    with Site(tmp_path_factory.mktemp("lonely")) as site:
+        yield f"{site.client(free_port(), connected=False).web}/server"
+
+
 @by_either
-def test_raise_for_exception_tells_that_a_request_was_never_sent(tmp_path: Path, ask: Ask) -> None:
-    with Site(tmp_path) as site:
-        client = site.client(free_port(), connected=False)
-        with pytest.raises(PipeFailError, match="no pipe to the server within 0 s") as caught:
-            ask("POST", f"{client.web}/server/time", Prefer="wait=0")
+def test_raise_for_exception_tells_that_a_request_was_never_sent(to_nobody: str, ask: Ask) -> None:
+    with pytest.raises(PipeFailError, match="no pipe to the server within 0 s") as caught:
+        ask("POST", f"{to_nobody}/time", Prefer="wait=0")
     error = caught.value
     assert (error.status, error.return_code, error.executed, error.retryable) == (503, 245, "no", True)
 
