@@ -55,7 +55,7 @@ def event_paths(prefix: str, tag: str, events: Iterable[Event]) -> tuple[dict[st
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {}
     for event in events:
-        if event.verb not in VERBS or not f"{event.verb}_{event.noun}".isidentifier():
+        if event.verb not in VERBS or not event.noun or not f"{event.verb}_{event.noun}".isidentifier():
             continue
         try:
             operation, its_schemas = _operation(prefix, tag, event)
