@@ -123,7 +123,7 @@ class Events:
     async def post_echo(self, _ctx: EventContext, post_data: PostData) -> tuple[str, int, Any]:
         mime_type, data = post_data
         self.runs["post echo"] += 1
-        return mime_type, 0, data
+        return mime_type or "application/octet-stream", 0, data or b""
 
     async def post_point(self, _ctx: EventContext, point: Point) -> Point:
         return point

@@ -99,7 +99,9 @@ async def web_of(node: ServerNode | ClientNode) -> AsyncIterator[httpx.AsyncClie
     server = WebServer(make_app(node), node.settings.web_bind, socket_mode=0o660, grace=1)
     await server.start()
     try:
-        async with httpx.AsyncClient(base_url=server.address, timeout=PATIENCE) as client:
+        # The server closes idle connections after 5 s.
+        limits = httpx.Limits(keepalive_expiry=2)
+        async with httpx.AsyncClient(base_url=server.address, timeout=PATIENCE, limits=limits) as client:
             yield client
     finally:
         await server.stop()
