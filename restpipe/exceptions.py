@@ -23,6 +23,7 @@
         │   ├── BadBodyError             the body is not what it says
         │   ├── HeadersTooLargeError     the header section is over the limit
         │   ├── BodyTooLargeError        the body is over the limit
+        │   ├── BodyTooSlowError         the body did not arrive in time
         │   └── MisdirectedError         `Host` is none of the node's names
         ├── ForbiddenError           the caller may not do this
         │   └── UnauthorizedError        no token, or the wrong one
@@ -30,8 +31,9 @@
         │   └── BadResultError           it returned what cannot be sent
         └── InternalError            a bug in RestPipe
 
-An `EventError` is the one place where a failure and its answer meet: its class says the HTTP status, the return code, and
-whether the handler ran. It crosses the pipe as a `Failure` and becomes `application/problem+json` (RFC 9457) in `web`.
+An `EventError` is the one place where a failure and its answer meet: its class says the HTTP status, the return code,
+and whether the handler ran. It crosses the pipe as a `Failure` and becomes `application/problem+json` (RFC 9457) in
+`web`.
 """
 
 from typing import ClassVar, Literal
@@ -253,6 +255,14 @@ class BodyTooLargeError(BadRequestError):
     status = 413
     return_code = 249
     title = "Body too large"
+
+
+class BodyTooSlowError(BadRequestError):
+    """The body did not arrive before the deadline. Nothing of the request was sent on."""
+
+    status = 408
+    return_code = 249
+    title = "Body too slow"
 
 
 class MisdirectedError(BadRequestError):

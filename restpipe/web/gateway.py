@@ -1,5 +1,6 @@
 """The event routes: ASGI in front of FastAPI, whose routing alone would cost as much as the rest of a request."""
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -9,6 +10,7 @@ from restpipe.exceptions import (
     BadAnswerError,
     BadRequestError,
     BadResultError,
+    BodyTooSlowError,
     EventError,
     InternalError,
     WrongVerbError,
@@ -121,7 +123,11 @@ class Gateway:
             request.query.extend(Parameter(name=n, value=v) for n, v in parse_query(scope["query_string"]))
         body: AsyncIterator[bytes] | None = None
         if has_body:
-            request.body, more = await _read_body(receive, HELD_BODY)
+            try:
+                async with asyncio.timeout(patience.deadline):
+                    request.body, more = await _read_body(receive, HELD_BODY)
+            except TimeoutError:
+                raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
             if more:
                 body = _rest_of_body(receive)
         if body is not None:

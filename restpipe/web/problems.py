@@ -2,7 +2,7 @@
 
 import json
 
-from restpipe.exceptions import EventError, NotSentError, UnauthorizedError, WrongVerbError
+from restpipe.exceptions import BodyTooSlowError, EventError, NotSentError, UnauthorizedError, WrongVerbError
 from restpipe.handlers.events import VERBS
 
 RETURN_CODE = b"x-event-return-code"
@@ -36,6 +36,8 @@ def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
         headers.append((b"allow", ", ".join(verb for verb in VERBS if verb in error.allow).upper().encode()))
     elif isinstance(error, NotSentError) and error.status == 503:
         headers.append((b"retry-after", b"1"))
+    elif isinstance(error, BodyTooSlowError):
+        headers.append((b"connection", b"close"))  # RFC 9110 section 15.5.9
     elif isinstance(error, UnauthorizedError):
         # Basic, with the token as password, lets browsers ask for it.
         headers.append((b"www-authenticate", b'Bearer realm="restpipe", Basic realm="restpipe"'))
