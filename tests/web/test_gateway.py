@@ -453,6 +453,19 @@ async def test_a_body_of_any_size_arrives_whole(side: Side, size: int, chunked: 
     assert response.content == body
 
 
+@pytest.mark.parametrize("sent", [0, 5])
+async def test_a_body_that_does_not_arrive_in_time_is_408_and_the_end_of_the_connection(side: Side, sent: int) -> None:
+    async with side.raw(
+        f"POST {side.prefix}echo HTTP/1.1", "Host: localhost", "Content-Length: 9", "X-Event-Timeout: 0.05",
+        body=bytes(sent),
+    ) as (reader, _):  # fmt: skip
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"x-event-return-code: 249" in answer
+    assert b"within 0.05 s" in answer
+    assert side.peer.runs.total() == 0
+
+
 async def test_a_chunked_body_over_the_limit_is_413_before_it_is_read_on(side: Side) -> None:
     async with side.raw(
         f"POST {side.prefix}echo HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked",
