@@ -105,7 +105,6 @@ async def dial(host: str, port: int, identity: Identity, limits: Limits, connect
     async with contextlib.AsyncExitStack() as undo:
         channel = await undo.enter_async_context(grpc.aio.secure_channel(target, credentials, options=options))
         call: Call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
-        undo.callback(call.cancel)
         try:
             # Both sides begin with a frame. Metadata would not do: a server that refuses the call sends that, too.
             async with asyncio.timeout(connect_timeout):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pipes import PATIENCE, echo, joined, request, stream, until, whole, wired
+from pipes import TIMEOUT, echo, joined, request, stream, until, whole, wired
 
 import pytest
 
@@ -17,6 +17,7 @@ from restpipe.exceptions import (
     WrongVerbError,
 )
 from restpipe.pipe import Incoming
+from restpipe.protocol.limits import SMALLEST_FRAME, Limits
 from restpipe_pb.v1.pipe_pb2 import Cancel, Chunk, Envelope, Header, Response
 
 pytestmark = pytest.mark.usefixtures("leak_free")
@@ -26,7 +27,7 @@ async def test_a_handler_sees_the_request_and_the_caller_the_response() -> None:
     async def serve(incoming: Incoming) -> None:
         assert incoming.request.noun == "time"
         assert incoming.peer.name == "client-1"
-        assert 0 < incoming.remaining <= incoming.timeout == PATIENCE
+        assert 0 < incoming.remaining <= incoming.timeout == TIMEOUT
         incoming.respond(Response(status=203, return_code=-7, content_type="text/x", body=b"noon"))
 
     async with joined(serve) as nodes:
@@ -64,7 +65,7 @@ async def test_whatever_an_error_says_reaches_the_caller(text: str) -> None:
     async def serve(incoming: Incoming) -> None:
         raise HandlerError(text, exception_class=text, traceback=text)
 
-    async with joined(serve) as nodes:
+    async with joined(serve, limits=Limits(max_frame_bytes=SMALLEST_FRAME)) as nodes:
         with pytest.raises(HandlerError) as caught:
             await nodes.dialling.call(request())
     assert str(caught.value)[:10] == text[:10]

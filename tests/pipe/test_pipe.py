@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from pipes import (
     PATIENCE,
+    TIMEOUT,
     Wire,
     echo,
     greeting,
@@ -213,14 +214,14 @@ async def test_an_answer_that_arrives_as_its_caller_is_cancelled_harms_nobody() 
 async def test_a_body_that_breaks_at_the_caller_ends_the_exchange(raised: Exception, seen: type[Exception]) -> None:
     async def source() -> AsyncIterator[bytes]:
         yield b"one"
+        await stuck.begun.wait()
         raise raised
 
     stuck = Stuck()
     async with joined(stuck) as nodes:
         with pytest.raises(seen):
             await nodes.dialling.call(request(), source())
-        if stuck.begun.is_set():
-            assert await stuck.ended == "cancelled"
+        assert await stuck.ended == "cancelled"
         assert await whole(await nodes.accepting.call(request(b"the pipe lives"))) == b"the pipe lives"
 
 
@@ -230,7 +231,18 @@ async def test_an_answer_ends_the_upload_that_it_did_not_wait_for() -> None:
         incoming.respond(Response(status=200, body=b"enough"))
 
     source = Counted()
+    cancelled = asyncio.Event()
+
+    async def slow_source() -> AsyncIterator[bytes]:
+        yield b"one"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
     async with joined(serve) as nodes:
+        assert await whole(await nodes.dialling.call(request(), slow_source())) == b"enough"
+        await cancelled.wait()
         assert await whole(await nodes.dialling.call(request(), source.pieces())) == b"enough"
         await until(lambda: nodes.dialling.in_flight == nodes.accepting.in_flight == 0)
         made = source.bytes
@@ -322,12 +334,17 @@ async def test_the_clock_of_a_call_starts_again_with_each_piece_of_the_answer() 
     async with wired(dials=True) as wire:
         calling = asyncio.ensure_future(wire.pipe.call(request(timeout=5 * SOON)))
         await wire.until("request")
+        await asyncio.sleep(3 * SOON)  # the passing of time is what is tested
         await wire.send(Envelope(exchange_id=1, response=Response(status=200, more=True)))
         answer = await calling
-        for _ in range(8):
-            await asyncio.sleep(SOON)  # the passing of time is what is tested
+        for _ in range(2):  # pieces that arrive
+            await asyncio.sleep(3 * SOON)
             await wire.send(Envelope(exchange_id=1, chunk=Chunk(data=b"x", more=True)))
+        for _ in range(2):  # pieces that are taken
+            await asyncio.sleep(3 * SOON)
             assert await anext(answer.body) == b"x"
+        await wire.send(Envelope(exchange_id=1, chunk=Chunk(data=b"y", more=True)))
+        assert await anext(answer.body) == b"y"
         with pytest.raises(DeadlineError):
             await anext(answer.body)
 
@@ -341,6 +358,20 @@ async def test_the_clock_of_a_handler_starts_again_with_each_piece_of_the_reques
             await asyncio.sleep(SOON)
             await wire.send(Envelope(exchange_id=1, chunk=Chunk(data=b"x", more=True)))
         assert (await wire.until("response")).failure.kind == Failure.DEADLINE
+
+
+async def test_an_answer_that_has_begun_takes_as_long_as_it_takes() -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        await asyncio.sleep(2 * SOON)
+        yield b"late"
+
+    async def serve(incoming: Incoming) -> None:
+        incoming.respond(Response(status=200, more=True))
+        await incoming.send_body(slowly())
+
+    async with wired(serve) as wire:
+        await wire.send(Envelope(exchange_id=1, request=request(timeout=SOON)))
+        assert (await wire.until("chunk")).data == b"late"
 
 
 async def test_the_clock_of_an_upload_starts_again_with_each_piece_that_leaves() -> None:
@@ -397,7 +428,7 @@ async def test_a_body_that_was_on_its_way_when_the_pipe_was_lost_breaks() -> Non
             await anext(answer.body)
 
 
-async def unsent_call(wire: Wire, patience: float = PATIENCE) -> "asyncio.Task[Answer]":
+async def unsent_call(wire: Wire, patience: float = TIMEOUT) -> "asyncio.Task[Answer]":
     """Begin a call while the peer reads nothing, so that it cannot leave."""
     for _ in range(3 * DEPTH):
         await wire.send(Envelope(ping=Ping(id=1)))  # each makes the pipe write a frame, until none is taken any more
@@ -451,7 +482,7 @@ async def test_a_drained_pipe_finishes_what_is_in_flight_and_takes_nothing_new(e
             asyncio.ensure_future(nodes.accepting.call(request(b"back"))),
         ]
         await asyncio.gather(there.begun.wait(), back.begun.wait())
-        draining = asyncio.ensure_future(nodes.accepting.drain(PATIENCE))
+        draining = asyncio.ensure_future(nodes.accepting.drain(TIMEOUT))
         assert await asyncio.shield(nodes.dialling.departing) == "the node is shutting down"
         assert not nodes.dialling.available
         with pytest.raises(PeerRefusedError):
@@ -469,7 +500,7 @@ async def test_a_drained_pipe_finishes_what_is_in_flight_and_takes_nothing_new(e
 async def test_a_drained_pipe_with_nothing_in_flight_ends_at_once() -> None:
     async with joined() as nodes:
         async with asyncio.timeout(1):
-            await nodes.dialling.drain(PATIENCE)
+            await nodes.dialling.drain(TIMEOUT)
             await nodes.ends()
 
 

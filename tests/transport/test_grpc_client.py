@@ -17,6 +17,7 @@ from carriers import Identities, connections, listening
 from restpipe.exceptions import ConnectError
 from restpipe.identity import Identity
 from restpipe.protocol.limits import Limits
+from restpipe.transport import grpc_client
 from restpipe.transport.channel_options import METHOD, SERVICE
 from restpipe.transport.grpc_client import GrpcClientCarrier, dial
 from restpipe.transport.grpc_server import GrpcServerCarrier
@@ -314,7 +315,10 @@ async def gone(port: int) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_closed_carrier_holds_no_connection_while_it_is_referred_to(identities: Identities) -> None:
+async def test_a_closed_carrier_holds_no_connection_while_it_is_referred_to(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_client, "_GOODBYE_TIMEOUT", 60.0)  # not needed where the server says goodbye, too
     async with listening(identities.server, echo) as port, asyncio.timeout(5):
         carrier = await dial("127.0.0.1", port, identities.client, Limits(), 5.0)
         assert connections(port)
@@ -371,9 +375,6 @@ class CancelledAsItFails(contextlib.AbstractAsyncContextManager[None]):
         task.cancel()
         nothing = grpc.aio.Metadata()
         raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, "Connection refused")
-
-    def cancel(self) -> None:
-        pass
 
     async def __aenter__(self) -> Any:
         return self
