@@ -67,7 +67,7 @@ def test_a_signal_ends_everything_and_leaves_nothing_behind(tmp_path: Path, numb
     demo = Demo(tmp_path)
     with running(demo) as nodes:
         assert demo.left()
-        demo.process.end(number)
+        assert demo.process.end(number).count("INFO    stopped") == 2
     assert not any(exists(node) for node in nodes)
     assert demo.left() == []
 

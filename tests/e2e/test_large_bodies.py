@@ -58,6 +58,8 @@ def test_a_body_over_the_limit_is_refused_with_the_limit_and_harms_nothing(
     answer = curl(f"{base}/echo", *chunked, data=bytes(LIMIT + over))
     assert answer.outcome == (413, 249, "no")
     assert str(LIMIT) in answer.json["detail"]
+    # Where the length is told, it is refused by that, unread.
+    assert (str(LIMIT + over) in answer.json["detail"]) == (not chunked)
     assert curl(f"{base}/echo", data=b"after it").body == b"after it"
 
 
