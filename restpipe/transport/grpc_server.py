@@ -94,8 +94,6 @@ class PipeListener:
             _probe(host, port)
             bound = self._server.add_secure_port(target, credentials)
         except (OSError, RuntimeError) as error:
-            # Else its destructor complains once the loop is closed.
-            await self._server.stop(None)
             raise ConfigError(f"cannot listen on {target} for pipes: {_bind_fault(error)}") from error
         await self._server.start()
         for name in ("", SERVICE):

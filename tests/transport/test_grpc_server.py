@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -215,18 +214,6 @@ async def test_a_port_that_another_program_holds_is_told(identities: Identities)
         port = holder.getsockname()[1]
         message = await start_in_vain(identities.server, "127.0.0.1", port)
     assert message == f"cannot listen on 127.0.0.1:{port} for pipes: the port is taken by another process"
-
-
-def test_a_server_that_cannot_listen_makes_no_complaint_afterwards(identities: Identities) -> None:
-    async def main() -> PipeListener:
-        listener = PipeListener(identities.server, Limits(), nobody)
-        with pytest.raises(ConfigError):
-            await listener.start("nobody.invalid", 0)
-        return listener
-
-    listener = asyncio.run(main())
-    del listener
-    gc.collect()  # gRPC's destructor would miss the loop, which fails the test
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
