@@ -3,6 +3,8 @@
 What runs a node is imported by the commands that do: it takes as long as everything else together.
 """
 
+import os
+
 from restpipe.cli.options import settings_options
 from restpipe.config import ClientSettings, ServerSettings, load_client_settings, load_server_settings
 
@@ -26,6 +28,10 @@ def client(options: dict[str, object]) -> None:
     Each option has a variable; an option beats its variable, which beats the user config module. RP_WEB_TOKEN has a
     variable alone, for a command line can be read by others.
     """
+    settings = load_client_settings(options)
+    if not settings.debug:
+        # gRPC reads it when it is imported. What it would print of each attempt to connect, the log says once.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from restpipe.cli.run import run
 
-    run(load_client_settings(options))
+    run(settings)

@@ -130,7 +130,8 @@ def as_reply(result: Any) -> Reply:
     if isinstance(result, tuple) and len(result) == 3:
         mime_type, code, data = result
         if isinstance(mime_type, str) and isinstance(code, int) and not isinstance(code, bool):
-            return Reply(data, mime_type or None, code)
+            nothing = not mime_type and data == ""  # as `post_data` has it
+            return Reply(None if nothing else data, mime_type or None, code)
     return Reply(result)
 
 

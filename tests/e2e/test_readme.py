@@ -85,7 +85,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 def test_make_knows_the_targets_that_the_readme_names() -> None:
-    named = set(re.findall(r"`make ([a-z]+)`", TEXT)) | set(re.findall(r"^make ([a-z]+)$", "".join(blocks("sh")), re.M))
+    named = set(re.findall(r"`make ([a-z]+)`", TEXT)) | set(
+        re.findall(r"^make ([a-z]+)$", "".join(blocks("sh")), re.MULTILINE)
+    )
     known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"demo", "test"} <= named <= known
 

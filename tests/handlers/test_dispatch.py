@@ -790,6 +790,11 @@ async def test_a_generator_may_be_the_data_of_any_form_of_a_result(
     assert reply == (201, 0, "text/csv", {"x-a": "b"}, body, None)
 
 
+async def test_a_body_of_nothing_handed_back_is_nothing_again() -> None:
+    answer = await answer_of(lambda: ("", 7, ""))
+    assert (answer.status, answer.code, answer.mime_type, answer.body) == (200, 7, "", b"")
+
+
 @KINDS
 async def test_empty_streams_and_pieces_are_sent(made_of: Callable[..., Any]) -> None:
     assert (await answer_of(made_of)).body == b""
