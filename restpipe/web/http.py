@@ -15,29 +15,33 @@ class HttpProtocol(HttpToolsProtocol):
     """One connection of an HTTP client."""
 
     _in_head = False
-    # Bytes of the head that came with earlier pieces, and of the piece at hand: together at least those of the head.
-    _earlier = 0
+    # The head began with an earlier piece than the one at hand.
+    _split = False
+    # Bytes of the piece at hand, and of those between it and the one in which the head began.
     _piece = 0
+    _between = 0
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
         self._piece = len(data)
+        self._split = self._in_head
         super().data_received(data)
-        if self._in_head:
-            self._earlier += len(data)
-            if self._earlier > MAX_HEAD and not self.transport.is_closing():
+        if self._split and self._in_head:
+            self._between += len(data)
+            if self._between > MAX_HEAD and not self.transport.is_closing():
                 self._refuse(_head_too_large())
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         self._in_head = True
-        self._earlier = 0
+        self._split = False
+        self._between = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Begin to serve a request whose head is here."""
         self._in_head = False
-        if self._earlier + self._piece > MAX_HEAD:
+        if self._split or self._piece > MAX_HEAD:
             size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             if size > MAX_HEAD:
                 raise _head_too_large()  # which makes the parser refuse the request
