@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -400,11 +401,15 @@ async def test_at_the_deadline_the_handler_is_cancelled(side: Side) -> None:
 
 
 @pytest.mark.parametrize("noun", ["wait", "endless"])
-async def test_a_caller_that_hangs_up_cancels_the_handler(side: Side, noun: str) -> None:
+async def test_a_caller_that_hangs_up_cancels_the_handler_and_is_no_error(
+    side: Side, noun: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with side.raw(f"GET {side.prefix}{noun} HTTP/1.1", "Host: localhost"):
         await entered(side.peer)
     async with asyncio.timeout(1):
         await side.peer.cancelled.wait()
+    assert (await side.ask("GET", "value")).status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_caller_that_hangs_up_in_the_midst_of_its_body_leaves_nothing(side: Side) -> None:
