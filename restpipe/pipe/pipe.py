@@ -18,6 +18,7 @@ from restpipe.exceptions import (
 )
 from restpipe.pipe.clocks import Clocks
 from restpipe.pipe.exchanges import Answer, Call, Incoming
+from restpipe.pipe.sender import Sender
 from restpipe.protocol import events
 from restpipe.protocol.connection import Connection
 from restpipe.protocol.describe import describe_frame
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 Serve = Callable[[Incoming], Awaitable[None]]
 
-# A body is asked for more once at most this many of its bytes wait to leave.
-LOW_WATER = 64 * 1024
 # Seconds that the last frames of a pipe, its goaway above all, have to leave.
 FLUSH_TIMEOUT = 1.0
 
@@ -103,8 +102,7 @@ class Pipe:
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
         self._clocks = Clocks(lambda: (*self._calls.values(), *self._incoming.values()))
-        self._drained: dict[int, asyncio.Future[None]] = {}
-        self._writer_idle: asyncio.Future[None] | None = None
+        self._sender = Sender(self._core, carrier, self._nothing_follows)
         self._draining = False
         self._peer_goaway: events.PeerLeaving | None = None
         self._trace = log.isEnabledFor(logging.DEBUG)
@@ -151,7 +149,7 @@ class Pipe:
         """Accept nothing new, let what is in flight finish for at most `grace` seconds, and end the pipe."""
         self._draining = True
         self._core.goaway(Goaway.SHUTDOWN, "the node is shutting down")
-        self._wake_writer()
+        self._sender.wake()
         await asyncio.wait({self.ended}, timeout=grace)
         self._end(PipeEnd(Goaway.SHUTDOWN, "this node is shutting down", by_peer=False))
 
@@ -198,7 +196,7 @@ class Pipe:
         self._clocks.start(call.deadline)
         if body is not None:
             call.upload = self._loop.create_task(self._upload(call, body), name="upload")
-        self._wake_writer()
+        self._sender.wake()
         self._stats.count(Count.SEND)
         try:
             return await call.head
@@ -213,7 +211,7 @@ class Pipe:
         """End a call of this node: nobody wants the answer."""
         self._forget_call(call)
         self._core.cancel(call.id, message)
-        self._wake_writer()
+        self._sender.wake()
 
     def expire_call(self, call: Call) -> None:
         """End a call whose clock ran out."""
@@ -229,11 +227,11 @@ class Pipe:
     def _forget_call(self, call: Call) -> None:
         if self._calls.pop(call.id, None) is not None and call.upload is not None:
             call.upload.cancel()
-        self._wake_sender(call.id)
+        self._sender.release(call.id)
 
     async def _upload(self, call: Call, body: AsyncIterable[bytes]) -> None:
         try:
-            await self.send_body(call.id, body, call.progress)
+            await self._sender.send_body(call.id, body, call.progress)
         except asyncio.CancelledError:
             raise
         except EventError as error:
@@ -249,7 +247,7 @@ class Pipe:
     def consume(self, exchange_id: int, size: int) -> None:
         """Grant credit for `size` bytes that were taken."""
         self._core.consume(exchange_id, size)
-        self._wake_writer()
+        self._sender.wake()
 
     def respond(self, exchange_id: int, response: Response) -> None:
         """Answer a request of the peer's.
@@ -258,40 +256,17 @@ class Pipe:
             BadResultError: its head is larger than the peer accepts.
         """
         self._core.respond(exchange_id, response)
-        self._wake_writer()
+        self._sender.wake()
 
     def break_off(self, exchange_id: int, message: str) -> None:
         """End an answer whose body cannot be completed; without effect on one that is complete."""
         if self._core.is_open(exchange_id):
             self._core.cancel(exchange_id, message)
-            self._wake_writer()
+            self._sender.wake()
 
-    async def send_body(
-        self, exchange_id: int, pieces: AsyncIterable[bytes], progress: Callable[[], None] | None = None
-    ) -> None:
-        """Send a body to its end, or until the peer no longer wants it.
-
-        Args:
-            exchange_id: whose head announced it.
-            pieces: any sizes.
-            progress: called whenever a piece has left.
-        """
-        core = self._core
-        async for piece in pieces:
-            if self.ended.done() or not core.is_open(exchange_id):
-                return
-            core.send_body(exchange_id, piece, more=True)
-            self._wake_writer()
-            if core.buffered(exchange_id) > LOW_WATER:
-                waiter = self._drained[exchange_id] = self._loop.create_future()
-                try:
-                    await waiter
-                finally:
-                    self._drained.pop(exchange_id, None)
-            if progress is not None:
-                progress()
-        core.send_body(exchange_id, b"", more=False)
-        self._wake_writer()
+    async def send_body(self, exchange_id: int, pieces: AsyncIterable[bytes]) -> None:
+        """Send the body of an answer to its end, or until nobody wants it any more."""
+        await self._sender.send_body(exchange_id, pieces)
 
     def expire_incoming(self, incoming: Incoming) -> None:
         """Answer a request whose clock ran out."""
@@ -329,7 +304,7 @@ class Pipe:
                 self._TAKE[type(event)](self, event)
                 if self.ended.done():
                     break
-            self._wake_writer()
+            self._sender.wake()
         goaway = self._peer_goaway
         if goaway is None:
             self._end(PipeEnd(Goaway.UNSPECIFIED, "the connection was lost", by_peer=False))
@@ -371,7 +346,7 @@ class Pipe:
         if call is not None:
             call.fail(BadAnswerError(f"{self.peer.name} broke the answer off: {event.message}"))
             self._forget_call(call)
-        self._wake_sender(event.exchange_id)
+        self._sender.release(event.exchange_id)
         incoming = self._incoming.get(event.exchange_id)
         if incoming is not None:
             incoming.abandon(PipeLostError(f"cancelled by the caller: {event.message}"))
@@ -420,42 +395,20 @@ class Pipe:
     # What leaves
 
     async def _write(self) -> None:
-        carrier, core = self._carrier, self._core
         try:
-            while True:
-                frame = core.next_frame()
-                for exchange_id in core.take_drained():
-                    self._wake_sender(exchange_id)
-                if frame is not None:
-                    if self._trace:
-                        log.debug("%s < %s", self.peer.name, describe_frame(frame))
-                    await carrier.write(frame)
-                elif self.ended.done():
-                    return
-                elif self._draining and core.in_flight == 0:
-                    self._end(PipeEnd(Goaway.SHUTDOWN, "this node is shutting down", by_peer=False))
-                else:
-                    self._writer_idle = self._loop.create_future()
-                    await self._writer_idle
+            await self._sender.run()
         except CarrierLostError as error:
             self._end(PipeEnd(Goaway.UNSPECIFIED, f"the connection was lost: {error}", by_peer=False))
 
-    def _wake_writer(self) -> None:
-        idle = self._writer_idle
-        if idle is not None:
-            self._writer_idle = None
-            if not idle.done():  # the writer is cancelled where the whole loop is shut down
-                idle.set_result(None)
-
-    def _wake_sender(self, exchange_id: int) -> None:
-        waiter = self._drained.pop(exchange_id, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    def _nothing_follows(self) -> bool:
+        if self._draining and self._core.in_flight == 0:
+            self._end(PipeEnd(Goaway.SHUTDOWN, "this node is shutting down", by_peer=False))
+        return self.ended.done()
 
     def _tick(self) -> None:
         for event in self._core.tick(self._loop.time()):
             self._TAKE[type(event)](self, event)
-        self._wake_writer()
+        self._sender.wake()
         if not self.ended.done():
             self._tick_timer = self._loop.call_at(self._core.tick_due, self._tick)
 
@@ -474,9 +427,8 @@ class Pipe:
             self.cancel_call(call, end.message)
         for incoming in list(self._incoming.values()):
             incoming.abandon(PipeLostError(end.message))
-        for exchange_id in list(self._drained):
-            self._wake_sender(exchange_id)
-        self._wake_writer()
+        self._sender.end_bodies()
+        self._sender.wake()
 
     def _end_of_call(self, call: Call, end: PipeEnd) -> EventError:
         if self._core.is_unsent(call.id):
@@ -486,7 +438,7 @@ class Pipe:
     async def _close(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> None:
         self._tick_timer.cancel()
         self._clocks.stop()
-        self._wake_writer()
+        self._sender.wake()
         if not self.ended.result().lost:
             await asyncio.wait({writer}, timeout=FLUSH_TIMEOUT)
         await self._carrier.close()

@@ -37,7 +37,8 @@ from restpipe.exceptions import (
     TooManyExchangesError,
 )
 from restpipe.pipe import Answer, Incoming, Pipe, PipeEnd
-from restpipe.pipe.pipe import FLUSH_TIMEOUT, LOW_WATER
+from restpipe.pipe.pipe import FLUSH_TIMEOUT
+from restpipe.pipe.sender import LOW_WATER
 from restpipe.protocol.limits import Limits
 from restpipe.transport.carrier import CarrierLostError, Peer
 from restpipe.transport.memory import DEPTH, MemoryCarrier
@@ -754,7 +755,7 @@ async def test_a_handler_that_gives_up_sending_leaves_nothing_waiting() -> None:
     async with joined(serve) as nodes:
         answer = await nodes.dialling.call(request())
         await until(lambda: nodes.accepting.in_flight == 0)
-        assert nodes.accepting._drained == {}
+        assert nodes.accepting._sender._waiting == {}
         with pytest.raises(BadAnswerError):
             await whole(answer)
 
