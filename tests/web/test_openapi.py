@@ -1,5 +1,6 @@
 """The OpenAPI document tells what the other side serves, typed, valid, whatever the other side says."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from live_nodes import asgi_of, connected, running_client, running_server
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from restpipe.web.openapi import PROBLEM_SCHEMA, event_paths
-from restpipe_pb.v1.pipe_pb2 import Argument, Event
+from restpipe_pb.v1.pipe_pb2 import Argument, Event, Request
 
 
 def complaints(document: dict[str, Any]) -> list[str]:
@@ -118,6 +119,24 @@ async def test_a_server_node_lists_the_events_of_each_client_as_they_come_and_go
             assert not any("beta" in name for name in document["components"]["schemas"])
         await server._events.until("connection_removed", 2)
         assert (await document_of(http))["paths"] == {}
+
+
+async def test_a_client_that_is_leaving_is_not_listed(identity_files: Path) -> None:
+    async with (
+        running_server(identity_files) as server,
+        running_client(identity_files, server.port) as client,
+        asgi_of(server) as http,
+    ):
+        await connected(server, client)
+        pipe = await server.pipe_to("alpha", 0)
+        asking = asyncio.create_task(pipe.call(Request(verb="get", noun="wait", timeout_ms=10_000)))
+        await client.handler.entered.wait()
+        stopping = asyncio.create_task(client.stop(10))
+        await asyncio.wait({pipe.departing})
+        assert server.pipes == (pipe,)
+        assert (await document_of(http))["paths"] == {}
+        client.handler.release.set()
+        await asyncio.gather(asking, stopping)
 
 
 async def test_a_client_that_is_not_connected_lists_nothing(identity_files: Path) -> None:
