@@ -186,8 +186,13 @@ class Site:
             return
         for process in running:
             process.send(signal.SIGTERM)
-        for process in running:
-            process.wait()
+        try:
+            for process in running:
+                process.wait()
+        finally:
+            for process in running:
+                if process.running:
+                    process.kill()
 
     def run(self, *command: str | Path, **settings: str) -> Process:
         """Run any command of the project here."""
