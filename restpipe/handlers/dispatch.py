@@ -72,7 +72,7 @@ class Dispatcher:
         Raises:
             EventError: it failed, and that is the answer.
         """
-        loop = asyncio.get_running_loop()
+        loop = incoming.loop
         started = loop.time()
         request = incoming.request
         event = self.events.find(request.verb, request.noun)

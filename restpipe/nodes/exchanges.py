@@ -62,7 +62,7 @@ async def exchange(
     lost = False
     while True:
         try:
-            pipe = await _pipe_in_time(pipe_to, patience, deadline)
+            pipe = await _pipe_in_time(pipe_to, patience, deadline, loop)
             attempts += 1
             request.timeout_ms = max(1, round(1000 * (deadline - loop.time())))
             return await pipe.call(_for_the_pipe(request), body), attempts
@@ -91,8 +91,7 @@ def is_repeatable(pipe: Pipe, request: Request) -> bool:
     return request.verb in IDEMPOTENT and not {(request.verb, noun), (verb, noun)} & pipe.at_most_once
 
 
-async def _pipe_in_time(pipe_to: PipeTo, patience: Patience, deadline: float) -> Pipe:
-    loop = asyncio.get_running_loop()
+async def _pipe_in_time(pipe_to: PipeTo, patience: Patience, deadline: float, loop: asyncio.AbstractEventLoop) -> Pipe:
     try:
         return await pipe_to(max(0.0, min(patience.connection, deadline - loop.time())))
     except PeerAbsentError as error:

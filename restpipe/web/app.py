@@ -1,6 +1,7 @@
 """The web application of a node."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,6 @@ from restpipe.exceptions import EventError, InternalError, NoHandlerError, Wrong
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.exchanges import Patience, PipeTo
 from restpipe.nodes.server import ServerNode
-from restpipe.pipe import Pipe
 from restpipe.version import __version__
 from restpipe.web.door import Door
 from restpipe.web.gateway import App, Gateway, Route
@@ -114,10 +114,7 @@ def _to_client(node: ServerNode) -> Route:
         if not target:
             raise NoHandlerError("the path names no client: /client/<name>/<noun>")
 
-        async def pipe_to(wait: float) -> Pipe:
-            return await node.pipe_to(target, wait)
-
-        return pipe_to, rest
+        return partial(node.pipe_to, target), rest
 
     return route
 

@@ -38,7 +38,7 @@ class CallerWatch:
             receive: of the ASGI request; nothing else may call it.
             answer: while the body of its request is still being sent, the watch is left to that.
         """
-        return Watched(self, receive, answer)
+        return Watched(self, self._loop, receive, answer)
 
     def add(self, watched: "Watched") -> None:
         """Begin to count the time of a caller."""
@@ -52,7 +52,7 @@ class CallerWatch:
         self._old.discard(watched)
 
     def _tick(self) -> None:
-        still_early = {watched for watched in self._old if not watched.begin(self._loop)}
+        still_early = {watched for watched in self._old if not watched.begin()}
         self._old = self._young | still_early
         self._young = set()
         self._timer = self._loop.call_later(WATCH_INTERVAL, self._tick) if self._old else None
@@ -61,10 +61,13 @@ class CallerWatch:
 class Watched:
     """One caller, while it waits."""
 
-    __slots__ = ("_answer", "_gone", "_receive", "_task", "_watch", "_watcher")
+    __slots__ = ("_answer", "_gone", "_loop", "_receive", "_task", "_watch", "_watcher")
 
-    def __init__(self, watch: CallerWatch, receive: Receive, answer: Answer | None) -> None:
+    def __init__(
+        self, watch: CallerWatch, loop: asyncio.AbstractEventLoop, receive: Receive, answer: Answer | None
+    ) -> None:
         self._watch = watch
+        self._loop = loop
         self._receive = receive
         self._answer = answer
         self._gone = False
@@ -72,7 +75,7 @@ class Watched:
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         self._watch.add(self)
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
@@ -84,11 +87,11 @@ class Watched:
                 self._task.uncancel()
             raise CallerGone from None
 
-    def begin(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def begin(self) -> bool:
         """Begin to watch; return whether the time for it has come."""
         if self._answer is not None and self._answer.uploading:
             return False
-        self._watcher = loop.create_task(self._until_gone(), name="caller watch")
+        self._watcher = self._loop.create_task(self._until_gone(), name="caller watch")
         return True
 
     async def _until_gone(self) -> None:
