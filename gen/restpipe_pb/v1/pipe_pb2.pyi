@@ -363,8 +363,10 @@ class Request(_message.Message):
     body_length: _builtins.int
     """Length of the whole body in bytes, where it is known before it is sent."""
     timeout_ms: _builtins.int
-    """Milliseconds that remain for the whole exchange when the envelope is sent, at least 1. The handling side cancels the
-    handler and answers Failure(DEADLINE) when they have passed. Clocks of two nodes are never compared.
+    """Milliseconds that remain for the exchange when the envelope is sent, at least 1. The time starts again with each Chunk
+    that moves, so that it bounds how long a body may stand still and not how long it may be. When it has passed before the
+    Response, the handling side cancels the handler and answers Failure(DEADLINE); afterwards it is the caller that gives
+    up, with Cancel. Clocks of two nodes are never compared.
     """
     @_builtins.property
     def arguments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
