@@ -214,7 +214,7 @@ class NodeSettings(BaseSettings):
         Seconds,
         Setting(
             "RP_REQUEST_TIMEOUT_S",
-            help="Seconds that a whole exchange may take, unless the request says X-Event-Timeout.",
+            help="Seconds for an exchange, anew with each piece of a streamed body; X-Event-Timeout overrides it.",
             panel=LIMITS,
             option="--request-timeout",
         ),
