@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -105,8 +105,9 @@ class Process:
         self._popen.send_signal(number)
 
     def kill(self) -> None:
-        """Kill it, and see it gone."""
-        self.send(signal.SIGKILL)
+        """Kill it and its children, such as nginx's workers, and see it gone."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait(PATIENCE)
         self._reader.join(PATIENCE)
 
