@@ -190,12 +190,14 @@ def test_the_old_short_names_work_and_the_long_ones_win(monkeypatch: pytest.Monk
     monkeypatch.setenv("BIND_PORT", "7")
     monkeypatch.setenv("CLIENT_HOSTNAME_RESOLVER_CLS", "my.Resolver")
     settings = load_server_settings()
-    assert (settings.bind_address, settings.client_hostname_resolver) == ("10.0.0.1:7", "my.Resolver")
+    assert (settings.bind_interface, settings.bind_port) == ("10.0.0.1", 7)
+    assert settings.client_hostname_resolver == "my.Resolver"
     monkeypatch.setenv("RP_SERVER_BIND_INTERFACE", "::1")
     monkeypatch.setenv("RP_SERVER_BIND_PORT", "8")
     monkeypatch.setenv("RP_SERVER_CLIENT_HOSTNAME_RESOLVER_CLS", "its.Resolver")
     settings = load_server_settings()
-    assert (settings.bind_address, settings.client_hostname_resolver) == ("[::1]:8", "its.Resolver")
+    assert (settings.bind_interface, settings.bind_port) == ("::1", 8)
+    assert settings.client_hostname_resolver == "its.Resolver"
 
 
 def test_an_option_names_the_user_module_before_the_environment_does(

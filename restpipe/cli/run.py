@@ -13,6 +13,7 @@ import typer
 import uvloop
 
 from restpipe.config import ClientSettings, ServerSettings, UnixBind, user_module_warnings
+from restpipe.config.binds import host_port
 from restpipe.exceptions import IdentityError
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.server import ServerNode
@@ -105,7 +106,7 @@ def first_screen(node: ServerNode | ClientNode, web: WebServer | None) -> str:
     settings, identity = node.settings, node.identity
     days = (identity.not_after - datetime.now(UTC)).days
     if isinstance(node, ServerNode):
-        pipes = f"clients connect to {node.settings.bind_interface}:{node.port}"
+        pipes = f"clients connect to {host_port(node.settings.bind_interface, node.port)}"
         route = "/client/NAME/NOUN"
     else:
         pipes = f"connects to {node.settings.target_address}"

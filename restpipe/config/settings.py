@@ -51,11 +51,6 @@ class ServerSettings(NodeSettings):
         ),
     ] = "restpipe.nodes.resolver.DnsResolver"
 
-    @property
-    def bind_address(self) -> str:
-        """Interface and port to listen on, an IPv6 address in brackets."""
-        return host_port(self.bind_interface, self.bind_port)
-
 
 class ClientSettings(NodeSettings):
     """What a client node can be told."""
