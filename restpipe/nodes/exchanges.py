@@ -13,15 +13,15 @@ from restpipe.exceptions import (
     PipeLostError,
 )
 from restpipe.pipe import Answer, Pipe
-from restpipe.protocol.limits import INLINE_BYTES
 from restpipe_pb.v1.pipe_pb2 import Request
 
 # RFC 9110 section 9.2.2.
-IDEMPOTENT = frozenset({"get", "head", "put", "delete"})
+IDEMPOTENT = frozenset({"get", "head", "put", "delete", "options"})
 # Seconds by which a timer may ring too early.
 EARLY = 0.01
 
 PipeTo = Callable[[float], Awaitable[Pipe]]
+MakeRequest = Callable[[Pipe], Request]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Patience:
 
 
 async def exchange(
-    pipe_to: PipeTo, request: Request, body: AsyncIterable[bytes] | None, patience: Patience
+    pipe_to: PipeTo, make_request: MakeRequest, body: AsyncIterable[bytes] | None, patience: Patience
 ) -> tuple[Answer, int]:
     """Have a request answered; return the answer and the number of times that the request was sent.
 
@@ -47,8 +47,9 @@ async def exchange(
 
     Args:
         pipe_to: returns the pipe to the peer, or waits for it for the given seconds.
-        request: without `timeout_ms`.
-        body: what follows `request.body`; cannot be repeated.
+        make_request: returns the request for the pipe that it is about to leave by, without `timeout_ms`; called for
+            each attempt, for the pipe keeps the message. What it raises is raised here.
+        body: what follows `Request.body`; cannot be repeated.
         patience: how long it may take.
 
     Raises:
@@ -63,9 +64,10 @@ async def exchange(
     while True:
         try:
             pipe = await _pipe_in_time(pipe_to, patience, deadline, loop)
-            attempts += 1
+            request = make_request(pipe)
             request.timeout_ms = max(1, round(1000 * (deadline - loop.time())))
-            return await pipe.call(_for_the_pipe(request), body), attempts
+            attempts += 1
+            return await pipe.call(request, body), attempts
         except PipeLostError:
             if body is not None or not is_repeatable(pipe, request):
                 raise
@@ -98,12 +100,3 @@ async def _pipe_in_time(pipe_to: PipeTo, patience: Patience, deadline: float, lo
         if loop.time() > deadline - EARLY:
             raise DeadlineError(f"no pipe within {patience.deadline:g} s: {error}", executed="no") from error
         raise
-
-
-def _for_the_pipe(request: Request) -> Request:
-    """Return what the pipe may keep: it moves the rest of a long body out of the message, which may be needed again."""
-    if len(request.body) <= INLINE_BYTES:
-        return request
-    copy = Request()
-    copy.CopyFrom(request)
-    return copy

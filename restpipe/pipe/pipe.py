@@ -70,6 +70,7 @@ class Pipe:
         manifest: the events this node serves.
         serve: answers a request, as a task of its own.
         stats: counters.
+        forwards: this node passes every request on to an HTTP service.
 
     Attributes:
         peer: the node at the other end.
@@ -79,6 +80,7 @@ class Pipe:
             `await` that is cancelled cancels what it waits for.
         round_trip: seconds that the last ping took, None before the first.
         at_most_once: verb and noun of the peer's events that must not be repeated unasked.
+        forwards: the peer passes every request on to an HTTP service: what it wants is `Request.target`.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Pipe:
         manifest: Sequence[ManifestEvent],
         serve: Serve,
         stats: Stats,
+        forwards: bool = False,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._carrier = carrier
@@ -97,7 +100,12 @@ class Pipe:
         self._serve = serve
         self._stats = stats
         self._core = Connection(
-            dials=dials, limits=limits, software=f"restpipe/{__version__}", manifest=list(manifest), now=loop.time()
+            dials=dials,
+            limits=limits,
+            software=f"restpipe/{__version__}",
+            manifest=list(manifest),
+            now=loop.time(),
+            forwards=forwards,
         )
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
@@ -112,6 +120,7 @@ class Pipe:
         self.ended: asyncio.Future[PipeEnd] = loop.create_future()
         self.round_trip: float | None = None
         self.at_most_once: frozenset[tuple[str, str]] = frozenset()
+        self.forwards = False
         self._tick_timer = loop.call_at(self._core.tick_due, self._tick)
 
     # Life
@@ -313,6 +322,7 @@ class Pipe:
 
     def _take_ready(self, event: events.PeerReady) -> None:
         self.at_most_once = frozenset((e.verb, e.noun) for e in event.hello.manifest if e.at_most_once)
+        self.forwards = event.hello.forwards
         self.ready.set_result(event.hello)
 
     def _take_request(self, event: events.RequestReceived) -> None:

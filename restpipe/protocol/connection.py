@@ -81,10 +81,18 @@ class Connection:
         software: product and version, for the Hello.
         manifest: the events this side serves.
         now: monotonic time in seconds.
+        forwards: this side passes every request on to an HTTP service.
     """
 
     def __init__(
-        self, *, dials: bool, limits: Limits, software: str, manifest: list[ManifestEvent], now: float
+        self,
+        *,
+        dials: bool,
+        limits: Limits,
+        software: str,
+        manifest: list[ManifestEvent],
+        now: float,
+        forwards: bool = False,
     ) -> None:
         self.limits = limits
         self.peer_hello: Hello | None = None
@@ -109,6 +117,7 @@ class Connection:
             max_exchanges=limits.max_exchanges,
             max_frame_bytes=limits.max_frame_bytes,
             manifest=manifest,
+            forwards=forwards,
         )
         self._control(0, "hello", hello)
 

@@ -13,21 +13,18 @@ from restpipe.exceptions import (
     BodyTooSlowError,
     EventError,
     InternalError,
-    WrongVerbError,
 )
 from restpipe.handlers.dispatch import check_header
-from restpipe.handlers.events import VERBS
 from restpipe.nodes.exchanges import Patience, PipeTo, exchange
 from restpipe.pipe import Answer
 from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
-from restpipe.web.paths import parse_event_path, parse_query
 from restpipe.web.problems import RETURN_CODE, RawHeaders, problem
-from restpipe_pb.v1.pipe_pb2 import Parameter, Request, Response
+from restpipe.web.requests import NOT_FORWARDED, Asked, Scope
+from restpipe_pb.v1.pipe_pb2 import Response
 
 log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Finds the way to the peer that the first part of a path names, with the rest of the path.
@@ -36,16 +33,7 @@ Route = Callable[[bytes], tuple[PipeTo, bytes]]
 # A body up to this size, in bytes, is held, so that the request can be repeated; a larger one passes through.
 HELD_BODY = 64 * 1024
 
-_VERB = {verb.upper(): verb for verb in VERBS}
-_ALL_VERBS = tuple(VERBS)
-# RFC 9110 section 7.6.1, and what travels in fields of its own.
-_NOT_FORWARDED = frozenset(
-    b"connection content-length content-type keep-alive proxy-authorization proxy-connection te trailer"
-    b" transfer-encoding upgrade prefer x-event-timeout".split()
-)
-_USUAL_CONNECTION = frozenset((b"keep-alive", b"close"))
 _BODILESS = frozenset((204, 205, 304))
-_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -72,7 +60,7 @@ class Gateway:
         self._max_timeout = max_timeout
         self._callers = CallerWatch()
         # The node's token is for the node; where it has none, the header is for the handler.
-        self._kept = _NOT_FORWARDED | {b"authorization"} if door.wants_token else _NOT_FORWARDED
+        self._kept = NOT_FORWARDED | {b"authorization"} if door.wants_token else NOT_FORWARDED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -107,64 +95,23 @@ class Gateway:
             answer.close()
 
     async def _exchange(self, scope: Scope, receive: Receive) -> tuple[Answer, int]:
-        verb = _VERB.get(scope["method"])
-        if verb is None:
-            raise WrongVerbError(f"{scope['method']} is no verb of events", allow=_ALL_VERBS)
         pipe_to, rest = self._route(scope["raw_path"][len(self._prefix) :])
-        path = parse_event_path(rest)
-        # Attribute by attribute: the constructor of a message takes three times as long.
-        request = Request()
-        request.verb = verb
-        request.noun = path.noun
-        if path.arguments:
-            request.arguments.extend(path.arguments)
-        has_body, patience = self._read_headers(scope["headers"], request)
-        if scope["query_string"]:
-            request.query.extend(Parameter(name=n, value=v) for n, v in parse_query(scope["query_string"]))
+        asked = Asked(scope, rest, kept=self._kept, patience=self._patience, max_timeout=self._max_timeout)
+        patience = asked.patience
         body: AsyncIterator[bytes] | None = None
-        if has_body:
+        if asked.has_body:
             try:
                 async with asyncio.timeout(patience.deadline):
-                    request.body, more = await _read_body(receive, HELD_BODY)
+                    asked.body, more = await _read_body(receive, HELD_BODY)
             except TimeoutError:
                 raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
             if more:
                 body = _rest_of_body(receive)
         if body is not None:
             # What arrives tells of a caller that hung up.
-            return await exchange(pipe_to, request, body, patience)
+            return await exchange(pipe_to, asked.request_to, body, patience)
         with self._callers.watching(receive):
-            return await exchange(pipe_to, request, None, patience)
-
-    def _read_headers(self, raw: RawHeaders, request: Request) -> tuple[bool, Patience]:
-        """Copy the headers that travel into `request`; return whether a body follows, and how long all may take."""
-        headers, kept = request.headers, self._kept
-        nominated: set[str] = set()
-        has_body = False
-        patience = self._patience
-        for name, value in raw:
-            if name not in kept:
-                header = headers.add()
-                header.name = name.decode("latin-1")
-                header.value = value.decode("latin-1")
-            elif name == b"content-type":
-                request.content_type = value.decode("latin-1")
-            elif name == b"content-length":
-                request.body_length = _number(value, "Content-Length")
-                has_body = request.body_length > 0
-            elif name == b"transfer-encoding":
-                has_body = True
-            elif name == b"x-event-timeout":
-                patience = Patience(min(_seconds(value), self._max_timeout), patience.connection)
-            elif name == b"prefer" and (wait := _WAIT.search(value)):
-                patience = Patience(patience.deadline, float(wait[1]))
-            elif name == b"connection" and value.lower() not in _USUAL_CONNECTION:
-                nominated |= {token.strip() for token in value.decode("latin-1").lower().split(",")}
-        if nominated:
-            travelling = [header for header in headers if header.name not in nominated]
-            del headers[:]
-            headers.extend(travelling)
-        return has_body, patience
+            return await exchange(pipe_to, asked.request_to, None, patience)
 
     async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:
         response = answer.response
@@ -261,22 +208,6 @@ def _value(text: str) -> bytes:
     if _UNSAFE.search(text):
         raise BadAnswerError("the peer's answer has a header with control characters")
     return text.encode("latin-1", "replace")
-
-
-def _number(value: bytes, name: str) -> int:
-    if not value.isdigit() or len(value) > 18:
-        raise BadRequestError(f"{name} is not a number")
-    return int(value)
-
-
-def _seconds(value: bytes) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise BadRequestError(f"X-Event-Timeout: {value.decode('latin-1')!a} is not a number of seconds above 0")
-    return seconds
 
 
 async def _send_problem(scope: Scope, send: Send, error: EventError) -> None:

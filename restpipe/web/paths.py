@@ -40,6 +40,18 @@ def parse_event_path(raw: bytes) -> EventPath:
     return EventPath(decode(noun.strip(b"/")), decoded)
 
 
+def as_target(path: bytes, query: bytes) -> str:
+    """Return the path and the query of a request as its target (RFC 9112 section 3.2.1)."""
+    return in_ascii(b"/%b?%b" % (path, query) if query else b"/" + path)
+
+
+def in_ascii(raw: bytes) -> str:
+    """Percent-encode octets that belong in no URL and that some clients send; all others stay as they are."""
+    if raw.isascii():
+        return raw.decode()
+    return "".join(chr(octet) if octet < 0x80 else f"%{octet:02X}" for octet in raw)
+
+
 def decode(raw: bytes) -> str:
     """Percent-decode a part of a path.
 

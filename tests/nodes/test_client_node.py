@@ -56,7 +56,12 @@ async def test_the_server_may_start_after_the_client_and_be_asked_before_that(
     port = free_port()
     async with running_client(identity_files, port) as client:
         asking = asyncio.create_task(
-            exchange(client.pipe_to_server, Request(verb="get", noun="value"), None, Patience(PATIENCE, PATIENCE))
+            exchange(
+                client.pipe_to_server,
+                lambda _pipe: Request(verb="get", noun="value"),
+                None,
+                Patience(PATIENCE, PATIENCE),
+            )
         )
         await told(client).until("connect_fail", 2)
         assert not asking.done()
@@ -109,7 +114,12 @@ async def test_a_request_whose_pipe_ends_waits_for_the_next_one_without_stopping
     async with running_server(identity_files) as server, running_client(identity_files, server.port) as client:
         await connected(server, client)
         asking = asyncio.create_task(
-            exchange(client.pipe_to_server, Request(verb="get", noun="wait"), None, Patience(PATIENCE, PATIENCE))
+            exchange(
+                client.pipe_to_server,
+                lambda _pipe: Request(verb="get", noun="wait"),
+                None,
+                Patience(PATIENCE, PATIENCE),
+            )
         )
         await server.handler.entered.wait()
         server.handler.entered.clear()
@@ -244,7 +254,12 @@ async def test_stopped_while_connected_it_lets_what_is_in_flight_finish(identity
     async with running_server(identity_files) as server, running_client(identity_files, server.port) as client:
         await connected(server, client)
         asking = asyncio.create_task(
-            exchange(client.pipe_to_server, Request(verb="post", noun="wait"), None, Patience(PATIENCE, PATIENCE))
+            exchange(
+                client.pipe_to_server,
+                lambda _pipe: Request(verb="post", noun="wait"),
+                None,
+                Patience(PATIENCE, PATIENCE),
+            )
         )
         await server.handler.entered.wait()
         departing = (await server.pipe_to("alpha", 0)).departing

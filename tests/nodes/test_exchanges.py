@@ -88,7 +88,7 @@ def ask(
     pieces: AsyncIterator[bytes] | None = None,
     **request: Any,
 ) -> "asyncio.Task[tuple[Answer, int]]":
-    return asyncio.create_task(exchange(way, Request(verb=verb, noun=noun, **request), pieces, patience))
+    return asyncio.create_task(exchange(way, lambda _pipe: Request(verb=verb, noun=noun, **request), pieces, patience))
 
 
 async def entered(handler: Events) -> None:

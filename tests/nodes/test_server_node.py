@@ -29,7 +29,7 @@ def told(node: Any) -> Told:
 
 def ask(way: Any, verb: str, noun: str) -> "asyncio.Task[bytes]":
     async def asking() -> bytes:
-        answer, _ = await exchange(way, Request(verb=verb, noun=noun), None, PATIENT)
+        answer, _ = await exchange(way, lambda _pipe: Request(verb=verb, noun=noun), None, PATIENT)
         return await answer.body.read(1 << 20)
 
     return asyncio.create_task(asking())

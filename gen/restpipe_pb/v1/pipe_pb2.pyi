@@ -184,6 +184,7 @@ class Hello(_message.Message):
     MAX_EXCHANGES_FIELD_NUMBER: _builtins.int
     MAX_FRAME_BYTES_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
+    FORWARDS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of these rules that the sender speaks: 1."""
     software: _builtins.str
@@ -194,6 +195,8 @@ class Hello(_message.Message):
     """Exchanges that the receiver may have open at once. At least 1."""
     max_frame_bytes: _builtins.int
     """The largest frame the sender accepts, in bytes. At least 65,536."""
+    forwards: _builtins.bool
+    """The sender passes every request on to an HTTP service, whatever its verb and its target: see Request.target."""
     @_builtins.property
     def manifest(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The events the sender serves."""
@@ -207,10 +210,11 @@ class Hello(_message.Message):
         max_exchanges: _builtins.int = ...,
         max_frame_bytes: _builtins.int = ...,
         manifest: _abc.Iterable[Global___Event] | None = ...,
+        forwards: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial_window", b"initial_window", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "revision", b"revision", "software", b"software"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "initial_window", b"initial_window", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "revision", b"revision", "software", b"software"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,7 +291,9 @@ Global___Argument: _TypeAlias = Argument  # noqa: Y015
 
 @_typing.final
 class Header(_message.Message):
-    """A name and a value as in RFC 9110 section 5, without CR, LF and NUL. Names are lower case."""
+    """A name and a value as in RFC 9110 section 5, without CR, LF and NUL. Names are lower case. An octet of a value that is no
+    ASCII is the character of its number. A name that is repeated stands here as often, in order.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -349,8 +355,12 @@ class Request(_message.Message):
     MORE_FIELD_NUMBER: _builtins.int
     BODY_LENGTH_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
     verb: _builtins.str
-    """Lower case, as in Event."""
+    """Lower case, as in Event. To a peer that `forwards`: any method of HTTP in lower case, TRACE apart, and CONNECT but for
+    what `protocol` says.
+    """
     noun: _builtins.str
     """The path before the first "//", parts joined by "/", each percent-decoded: "time/utc"."""
     content_type: _builtins.str
@@ -367,6 +377,18 @@ class Request(_message.Message):
     that moves, so that it bounds how long a body may stand still and not how long it may be. When it has passed before the
     Response, the handling side cancels the handler and answers Failure(DEADLINE); afterwards it is the caller that gives
     up, with Cancel. Clocks of two nodes are never compared.
+    """
+    target: _builtins.str
+    """Set to a peer whose Hello has `forwards`, and to no other; `noun`, `arguments` and `query` are empty then. The path, which
+    begins with "/", and the query of what is asked of the HTTP service, byte by byte as the caller wrote them (the origin-form
+    of RFC 9112 section 3.2.1), in ASCII: "/a%2Fb//c/?d".
+    """
+    protocol: _builtins.str
+    """With verb "connect", and with no other: what is to be spoken over the two bodies, as in RFC 8441 section 4. "websocket":
+    a Response of status 200 opens the web socket, any other refuses it. What follows, both ways, is what RFC 6455 section 5
+    puts on its TCP connection, the caller being the client, which masks its frames. Sec-WebSocket-Key and
+    Sec-WebSocket-Accept are not sent; Sec-WebSocket-Protocol and Sec-WebSocket-Extensions are headers as any other. The
+    exchange has no time limit once it is open, and ends when both bodies have.
     """
     @_builtins.property
     def arguments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -393,10 +415,12 @@ class Request(_message.Message):
         more: _builtins.bool = ...,
         body_length: _builtins.int | None = ...,
         timeout_ms: _builtins.int = ...,
+        target: _builtins.str = ...,
+        protocol: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "body_length", b"body_length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "arguments", b"arguments", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "headers", b"headers", "more", b"more", "noun", b"noun", "query", b"query", "timeout_ms", b"timeout_ms", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "arguments", b"arguments", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "headers", b"headers", "more", b"more", "noun", b"noun", "protocol", b"protocol", "query", b"query", "target", b"target", "timeout_ms", b"timeout_ms", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__body_length: _TypeAlias = _typing.Literal["body_length"]  # noqa: Y015
     _WhichOneofArgType__body_length: _TypeAlias = _typing.Literal["_body_length", b"_body_length"]  # noqa: Y015
@@ -489,6 +513,10 @@ class Failure(_message.Message):
         """The request was not begun: the node is at its limit."""
         BAD_RESULT: Failure._Kind.ValueType  # 10
         """The handler ran and returned what cannot be sent."""
+        UNREACHED: Failure._Kind.ValueType  # 11
+        """The HTTP service that the node passes requests on to was not reached: nothing was done."""
+        UNANSWERED: Failure._Kind.ValueType  # 12
+        """The request was passed on to the HTTP service, and no answer to it came: the outcome is unknown."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     INTERNAL: Failure.Kind.ValueType  # 0
@@ -513,6 +541,10 @@ class Failure(_message.Message):
     """The request was not begun: the node is at its limit."""
     BAD_RESULT: Failure.Kind.ValueType  # 10
     """The handler ran and returned what cannot be sent."""
+    UNREACHED: Failure.Kind.ValueType  # 11
+    """The HTTP service that the node passes requests on to was not reached: nothing was done."""
+    UNANSWERED: Failure.Kind.ValueType  # 12
+    """The request was passed on to the HTTP service, and no answer to it came: the outcome is unknown."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
