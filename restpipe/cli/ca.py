@@ -1,4 +1,4 @@
-"""`restpipe ca`: make a certificate authority, issue the identities of nodes, and look at what a file holds."""
+"""`restpipe ca`: make a CA; issue, renew and revoke the identities of nodes; look at what is there."""
 
 import shlex
 from collections.abc import Iterator
@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 
 from restpipe.exceptions import IdentityError
-from restpipe.identity.authority import CA_DAYS, IDENTITY_DAYS, Authority
+from restpipe.identity.authority import CA_DAYS, IDENTITY_DAYS, Authority, IssuedIdentity
 from restpipe.identity.certificates import (
     Role,
     certificate_hosts,
@@ -21,7 +22,9 @@ from restpipe.identity.certificates import (
     is_authority,
     shown,
 )
-from restpipe.identity.pem import PemFile, key_kind
+from restpipe.identity.files import EXPIRY_WARNING
+from restpipe.identity.pem import PemFile, is_missing, key_kind
+from restpipe.identity.revocation import crl_number
 from restpipe.identity.wording import moment, printable, span
 
 _HELP = """Make a certificate authority (CA), and the identities of nodes with it.
@@ -34,6 +37,8 @@ Three commands make all that a server and a client need:
 restpipe ca init
 restpipe ca issue server --server --host rp.example.com
 restpipe ca issue client
+
+Later, `renew` gives a node a new certificate, `revoke` takes one back, and `show` lists what was issued.
 """
 
 app = typer.Typer(help=_HELP, no_args_is_help=True)
@@ -82,7 +87,8 @@ def issue(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Replace the files of that name. The old certificate stays valid until it expires."
+            "--force",
+            help="Replace the files of that name. The old certificate stays valid until it expires or is revoked.",
         ),
     ] = False,
 ) -> None:
@@ -100,6 +106,90 @@ def issue(
     for_hosts = f", for {', '.join(hosts)}" if server else ""
     end = moment(issued.certificate.not_valid_after_utc)
     typer.echo(f'Issued "{name}", the identity of a {role}{for_hosts}, valid until {end}.')
+    _tell_next(issued, authority, role)
+
+
+@app.command()
+def renew(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a node that was issued an identity.")],
+    directory: Directory = Path(),
+    days: Annotated[
+        int, typer.Option(min=1, max=_MAX_DAYS, help="How long it lasts, at most as long as the CA.")
+    ] = IDENTITY_DAYS,
+) -> None:
+    """Issue an identity anew: another key, and a certificate for the same name and hosts, in the files of the old ones.
+
+    A node that runs takes the new files without a restart and without a failed request. The old certificate stays valid
+    until it expires, or until `restpipe ca revoke --serial` revokes it.
+    """
+    with _errors_in_a_line():
+        authority = Authority.load(directory)
+        before = authority.issued(name)
+        issued = authority.renew(name, days=days)
+        (role,) = certificate_roles(issued.certificate)
+    old = before[-1]
+    end = moment(issued.certificate.not_valid_after_utc)
+    typer.echo(f'Renewed "{name}", the identity of a {role}, valid until {end}.')
+    typer.echo(
+        f"The certificate of before is valid until {moment(old.not_valid_after_utc)}. To end it once no node uses it:"
+    )
+    typer.echo(f"  restpipe ca revoke --serial {old.serial_number:x}{_dir_option(directory)}\n")
+    _tell_next(issued, authority, role)
+
+
+@app.command()
+def revoke(
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]", help="Name of a node, all of whose certificates are meant; or a certificate."
+        ),
+    ] = None,
+    directory: Directory = Path(),
+    serial: Annotated[
+        str | None, typer.Option(metavar="HEX", help="The serial number of one certificate, as `show` tells it.")
+    ] = None,
+) -> None:
+    """Revoke certificates, for good: ca.crl.pem lists them, for every node to have.
+
+    A node that runs cuts the pipe of a revoked peer within seconds of getting the list, and refuses it from then on.
+    """
+    if (subject is None) == (serial is None):
+        raise typer.BadParameter(
+            "give either a NAME, or the FILE of a certificate, or --serial", param_hint="NAME|FILE"
+        )
+    with _errors_in_a_line():
+        serials = [_serial(serial)] if serial is not None else []
+        authority = Authority.load(directory)
+        serials = serials or _serials(authority, subject or "")
+        before = {entry.serial_number for entry in authority.crl() or ()}
+        crl = authority.revoke(serials)
+    for number in serials:
+        typer.echo(f"{'Was revoked before' if number in before else 'Revoked'}: {number:x}")
+    typer.echo(f"  list  {authority.crl_path}  (number {crl_number(crl)}, {len(crl)} revoked)")
+    typer.echo(
+        "\nNext, copy the list to every node, beside its CA certificate (a running node takes it within seconds):"
+    )
+    typer.echo(f"  {shlex.quote(str(authority.crl_path))}  ->  /var/lib/restpipe/{authority.crl_path.name}")
+
+
+@app.command()
+def show(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="A certificate, a key or a CRL, in PEM; without it, all that the CA issued."
+        ),
+    ] = None,
+    directory: Directory = Path(),
+) -> None:
+    """Tell what a file holds, or what the CA issued and what has become of it. Nothing secret is printed."""
+    with _errors_in_a_line():
+        text = _issued_table(Authority.load(directory)) if file is None else _file_blocks(file)
+    typer.echo(text)
+
+
+def _tell_next(issued: IssuedIdentity, authority: Authority, role: Role) -> None:
     typer.echo(f"  key          {issued.key_path}  (keep it secret)")
     typer.echo(f"  certificate  {issued.certificate_path}")
     files = (issued.key_path, issued.certificate_path, authority.certificate_path)
@@ -109,19 +199,86 @@ def issue(
     typer.echo(f"  rp_{role}_set_identity {shlex.join(path.name for path in files)}")
 
 
-@app.command()
-def show(file: Annotated[Path, typer.Argument(metavar="FILE", help="A certificate or a key, in PEM.")]) -> None:
-    """Tell what a file holds. Nothing secret is printed."""
-    with _errors_in_a_line():
-        pem = PemFile.read(file, missing="check the path")
-        rows: list[list[tuple[str, str]]] = []
-        if pem.has_certificate:
-            rows += [_certificate_rows(file, certificate) for certificate in pem.certificates()]
-        if pem.has_private_key:
-            rows.append(_key_rows(pem))
-        if not rows:
-            raise IdentityError(f"{file}: holds {pem.described()}, neither a certificate nor a private key")
-    typer.echo("\n\n".join("\n".join(f"{label:<12} {text}" for label, text in block) for block in rows))
+def _serial(text: str) -> int:
+    try:
+        number = int(text.replace(":", ""), 16)  # with the colons that OpenSSL puts between the bytes
+    except ValueError:
+        number = 0
+    if not 0 < number < 1 << 160:  # RFC 5280 section 4.1.2.2
+        raise typer.BadParameter(f"{text!r} is no serial number in hexadecimal", param_hint="--serial")
+    return number
+
+
+def _serials(authority: Authority, subject: str) -> list[int]:
+    """Return the serial numbers of what is to be revoked: of all that has a name, or of the certificate in a file."""
+    named = authority.issued(subject)
+    if named:
+        return [certificate.serial_number for certificate in named]
+    file = Path(subject)
+    if is_missing(file):
+        raise IdentityError(
+            f"{subject!r}: nothing of that name was issued in {authority.directory}, and it is no file; "
+            "`restpipe ca show` lists what was issued"
+        )
+    certificate = PemFile.read(file, missing="check the path").certificates()[0]
+    try:
+        certificate.verify_directly_issued_by(authority.certificate)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise IdentityError(f"{file}: was not issued by the CA in {authority.directory}; only its own can") from error
+    return [certificate.serial_number]
+
+
+def _issued_table(authority: Authority) -> str:
+    revoked = {entry.serial_number: entry.revocation_date_utc for entry in authority.crl() or ()}
+    rows = [("Name", "Role", "Valid until", "Serial", "")]
+    rows += [
+        (
+            certificate_name(certificate),
+            _role(certificate),
+            moment(certificate.not_valid_after_utc),
+            f"{certificate.serial_number:x}",
+            _state(certificate, revoked.get(certificate.serial_number)),
+        )
+        for certificate in authority.issued()
+    ]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _state(certificate: x509.Certificate, revoked: datetime | None) -> str:
+    if revoked is not None:
+        return f"revoked on {moment(revoked)}"
+    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    if left.total_seconds() < 0:
+        return "expired"
+    return f"expires in {span(left)}" if left < EXPIRY_WARNING else ""
+
+
+def _file_blocks(file: Path) -> str:
+    pem = PemFile.read(file, missing="check the path")
+    blocks: list[list[tuple[str, str]]] = []
+    if pem.has_certificate:
+        blocks += [_certificate_rows(file, certificate) for certificate in pem.certificates()]
+    if pem.has_private_key:
+        blocks.append(_key_rows(pem))
+    if pem.has_crl:
+        blocks += [_crl_rows(crl) for crl in pem.crls()]
+    if not blocks:
+        raise IdentityError(f"{file}: holds {pem.described()}, neither a certificate nor a private key nor a CRL")
+    return "\n\n".join("\n".join(f"{label:<12} {text}" for label, text in block) for block in blocks)
+
+
+def _crl_rows(crl: x509.CertificateRevocationList) -> list[tuple[str, str]]:
+    due = crl.next_update_utc
+    return [
+        ("CRL", f"number {crl_number(crl)}"),
+        ("Issuer", shown(crl.issuer)),
+        ("Made", moment(crl.last_update_utc)),
+        ("Next", moment(due) if due else "not said"),
+        *(("Revoked", f"{entry.serial_number:x} on {moment(entry.revocation_date_utc)}") for entry in crl),
+    ]
 
 
 def _certificate_rows(file: Path, certificate: x509.Certificate) -> list[tuple[str, str]]:

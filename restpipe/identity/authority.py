@@ -1,12 +1,14 @@
 """A certificate authority in a directory, and the identities that it issues: what `restpipe ca` does."""
 
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
@@ -15,6 +17,9 @@ from restpipe.identity.certificates import (
     ROLE_USAGES,
     PrivateKey,
     Role,
+    certificate_hosts,
+    certificate_name,
+    certificate_roles,
     check_name,
     extension,
     host_name,
@@ -27,13 +32,18 @@ from restpipe.identity.pem import (
     NewFile,
     PemFile,
     certificates_pem,
+    is_missing,
     key_pem,
     write_files,
 )
+from restpipe.identity.revocation import is_signed_by, next_crl
 from restpipe.identity.wording import moment
 
 CA_KEY_FILENAME = "ca.key.pem"
 CA_CERTIFICATE_FILENAME = "ca.crt.pem"
+CRL_FILENAME = "ca.crl.pem"
+# What was issued, a file for each certificate, by serial number: revoking a name has to find all that bear it.
+ISSUED_DIRECTORY = "issued"
 CA_DAYS = 3650
 IDENTITY_DAYS = 825
 
@@ -80,6 +90,11 @@ class Authority:
     def key_path(self) -> Path:
         """File of the CA's private key, which no node needs."""
         return self.directory / CA_KEY_FILENAME
+
+    @property
+    def crl_path(self) -> Path:
+        """File of the CA's CRL, which every node needs once there is one."""
+        return self.directory / CRL_FILENAME
 
     @classmethod
     def create(cls, directory: Path, *, name: str = "RestPipe CA", days: int = CA_DAYS) -> "Authority":
@@ -162,15 +177,82 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(name, role, hosts or _default_hosts(name, role), key.public_key(), days)
         issued = IssuedIdentity(self.directory / f"{name}.key.pem", self.directory / f"{name}.crt.pem", certificate)
+        pem = certificates_pem([certificate])
+        _make_directory(self.directory / ISSUED_DIRECTORY)
+        record = self.directory / ISSUED_DIRECTORY / f"{certificate.serial_number:x}.crt.pem"
         write_files(
             [
+                NewFile(record, pem, CERTIFICATE_MODE),  # the first: no certificate is given out and not remembered
                 NewFile(issued.key_path, key_pem(key), KEY_MODE),
-                NewFile(issued.certificate_path, certificates_pem([certificate]), CERTIFICATE_MODE),
+                NewFile(issued.certificate_path, pem, CERTIFICATE_MODE),
             ],
             replace=replace,
             occupied="--force replaces the identity",
         )
         return issued
+
+    def renew(self, name: str, *, days: int = IDENTITY_DAYS) -> IssuedIdentity:
+        """Issue an identity anew: another key, and a certificate for the same name, role and hosts as the newest one.
+
+        The files of that name are replaced, each whole. The certificate of before is good until it expires or is
+        revoked.
+
+        Raises:
+            IdentityError: nothing of that name was issued here, or the files cannot be written.
+        """
+        before = self.issued(name)
+        if not before:
+            raise IdentityError(f"{self.directory}: issued nothing to {name!r}; `restpipe ca issue` does")
+        (role,) = certificate_roles(before[-1])
+        return self.issue(name, role, certificate_hosts(before[-1]), days=days, replace=True)
+
+    def issued(self, name: str | None = None) -> list[x509.Certificate]:
+        """Return the certificates that were issued, to `name` or to all, the oldest first.
+
+        Raises:
+            IdentityError: the record cannot be read.
+        """
+        paths = (self.directory / ISSUED_DIRECTORY).glob("*.crt.pem")
+        # A certificate tells its time to the second; the file is as old as the certificate.
+        by_age = sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+        certificates = [PemFile.read(path, missing="restore it").certificates()[0] for path in by_age]
+        found = [one for one in certificates if name is None or certificate_name(one) == name]
+        return sorted(found, key=lambda one: one.not_valid_before_utc)
+
+    def crl(self) -> x509.CertificateRevocationList | None:
+        """Return the CRL of this CA, None where there is none yet.
+
+        Raises:
+            IdentityError: it cannot be read, or is not this CA's.
+        """
+        if is_missing(self.crl_path):
+            return None
+        crl = PemFile.read(self.crl_path, missing="restore it").crls()[0]
+        if not is_signed_by(crl, self.certificate):
+            raise IdentityError(f"{self.crl_path}: is not signed by this CA; restore the CA's own")
+        return crl
+
+    def revoke(self, serials: Iterable[int]) -> x509.CertificateRevocationList:
+        """Revoke serial numbers, for good, and write the CRL; those that are revoked already stay as they are.
+
+        Raises:
+            IdentityError: the CRL that is there cannot be read, or the new one cannot be written.
+        """
+        with self._alone():
+            previous = self.crl()
+            known = {entry.serial_number for entry in previous or ()}
+            added = [serial for serial in dict.fromkeys(serials) if serial not in known]
+            crl = next_crl(self.certificate, self._key, previous, added, _CLOCK_SKEW)
+            pem = crl.public_bytes(serialization.Encoding.PEM)
+            write_files([NewFile(self.crl_path, pem, CERTIFICATE_MODE)], replace=True)
+        return crl
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from writing the CRL meanwhile: what the first of two revoked would be lost."""
+        with self.key_path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _sign(
         self, name: str, role: Role, hosts: Sequence[str], key: ec.EllipticCurvePublicKey, days: int

@@ -7,7 +7,7 @@ from pathlib import Path
 from restpipe.exceptions import IdentityError
 from restpipe.identity.certificates import Role
 from restpipe.identity.files import Fault, Identity, error_lines, examine
-from restpipe.identity.pem import CERTIFICATE_MODE, KEY_MODE, NewFile, write_files
+from restpipe.identity.pem import CERTIFICATE_MODE, KEY_MODE, NewFile, is_missing, write_files
 from restpipe.identity.wording import current_user
 
 
@@ -54,7 +54,7 @@ def install_identity(
         IdentityError: the identity has errors, a line for each, and what was installed is unchanged; or it cannot be
             written.
     """
-    if ca_path is None and _is_missing(target.ca):
+    if ca_path is None and is_missing(target.ca):
         raise IdentityError(f"{target.ca}: no CA certificate is installed yet; name its file as the third argument")
     identity, faults = examine(key_path, certificate_path, ca_path or target.ca, role, installing=True)
     if identity is None:
@@ -69,16 +69,6 @@ def install_identity(
         _make_writable(file.path.parent, role)
     write_files(files, replace=True)
     return InstalledIdentity(identity, target, tuple(faults))
-
-
-def _is_missing(path: Path) -> bool:
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:  # it is there, or may be: reading it will tell what is wrong
-        return False
-    return False
 
 
 def _make_writable(directory: Path, role: Role) -> None:

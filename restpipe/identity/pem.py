@@ -27,6 +27,8 @@ _READ_LIMIT = 1 << 20
 # RFC 7468 section 2. A label names what the block holds.
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
+_CRL_LABEL = "X509 CRL"
+
 # gRPC's TLS library signs with neither P-521, nor Ed25519, nor any other curve.
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384"}
 
@@ -86,6 +88,11 @@ class PemFile:
         return "CERTIFICATE" in self.labels
 
     @property
+    def has_crl(self) -> bool:
+        """Whether the file says that it holds a certificate revocation list."""
+        return _CRL_LABEL in self.labels
+
+    @property
     def exposed(self) -> bool:
         """Whether users other than the owner can get at the file."""
         return bool(self.mode & 0o077)
@@ -133,6 +140,20 @@ class PemFile:
         except ValueError as error:
             raise IdentityError(f"{self.path}: a certificate in it is damaged; copy the file again") from error
 
+    def crls(self) -> list[x509.CertificateRevocationList]:
+        """Return the certificate revocation lists in the file, in order, at least one.
+
+        Raises:
+            IdentityError: there is none, or one is malformed.
+        """
+        if not self.has_crl:
+            raise IdentityError(f"{self.path}: holds {self.described()}, not a CRL")
+        blocks = [match[0] for match in _BLOCK.finditer(self._data) if match[1].decode() == _CRL_LABEL]
+        try:
+            return [x509.load_pem_x509_crl(block) for block in blocks]
+        except ValueError as error:
+            raise IdentityError(f"{self.path}: a CRL in it is damaged; copy the file again") from error
+
     def described(self) -> str:
         """Return what the file says that it holds, in words."""
         return " and ".join(dict.fromkeys(_article(label.lower()) for label in self.labels))
@@ -179,6 +200,17 @@ def write_files(files: Sequence[NewFile], *, replace: bool, occupied: str = "") 
                 if isinstance(error, FileExistsError):
                     raise IdentityError(f"{file.path}: exists already, and was left as it is; {occupied}") from error
                 raise _unwritable(file, error) from error
+
+
+def is_missing(path: Path) -> bool:
+    """Say whether there is no such file. One that cannot be looked at may be there: reading it tells what is wrong."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def key_pem(key: PrivateKey) -> bytes:

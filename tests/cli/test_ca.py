@@ -95,7 +95,11 @@ def test_a_host_or_a_name_that_cannot_be_one_is_said_in_a_line(tmp_path: Path) -
         ["issue", "alpha", "--host", "rp.example.com"],
         ["issue", "alpha", "--days", "0"],
         ["init", "--days", "many"],
-        ["show"],
+        ["renew"],
+        ["revoke"],
+        ["revoke", "alpha", "--serial", "1f"],
+        ["revoke", "--serial", "alpha"],
+        ["revoke", "--serial", "0"],
         ["revive"],
     ],
 )
@@ -180,10 +184,86 @@ def test_show_tells_how_long_a_certificate_lasts(tmp_path: Path, begin: int, end
     ("content", "said"),
     [
         (b"hello", "is not a PEM file"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "holds a public key, neither a certificate"),
+        (
+            b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+            "holds a public key, neither a certificate nor a private key nor a CRL",
+        ),
     ],
 )
 def test_show_says_what_else_a_file_is(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(content)
     assert f"{path}: {said}" in _error("show", path)
+
+
+def _serial(path: Path) -> str:
+    return f"{x509.load_pem_x509_certificate(path.read_bytes()).serial_number:x}"
+
+
+def test_revoking_a_name_revokes_every_certificate_that_bears_it(tmp_path: Path) -> None:
+    _run("init", "--dir", tmp_path)
+    _run("issue", "alpha", "--dir", tmp_path)
+    _run("issue", "beta", "--dir", tmp_path)
+    first = _serial(tmp_path / "alpha.crt.pem")
+    _run("renew", "alpha", "--dir", tmp_path)
+    second = _serial(tmp_path / "alpha.crt.pem")
+    said = _run("revoke", "alpha", "--dir", tmp_path)
+    assert re.findall(r"^Revoked: (\S+)$", said, re.MULTILINE) == [first, second]
+    assert f"{tmp_path}/ca.crl.pem  (number 1, 2 revoked)" in said
+    assert f"{tmp_path}/ca.crl.pem  ->  /var/lib/restpipe/ca.crl.pem" in said
+    listed = _run("show", "--dir", tmp_path)
+    assert re.search(rf"^alpha +client +\S+ \S+ UTC +{first} +revoked on ", listed, re.MULTILINE)
+    assert re.search(rf"^alpha +client +\S+ \S+ UTC +{second} +revoked on ", listed, re.MULTILINE)
+    assert re.search(rf"^beta +client +\S+ \S+ UTC +{_serial(tmp_path / 'beta.crt.pem')}$", listed, re.MULTILINE)
+
+
+def test_a_certificate_is_revoked_by_its_file_and_by_its_serial_as_show_and_openssl_tell_it(tmp_path: Path) -> None:
+    _run("init", "--dir", tmp_path)
+    serials = []
+    for name in ("alpha", "beta", "gamma"):
+        _run("issue", name, "--dir", tmp_path)
+        serials.append(_serial(tmp_path / f"{name}.crt.pem"))
+    _run("revoke", tmp_path / "alpha.crt.pem", "--dir", tmp_path)
+    _run("revoke", "--serial", serials[1], "--dir", tmp_path)
+    _run("revoke", "--serial", bytes.fromhex(serials[2].zfill(40)).hex(":").upper(), "--dir", tmp_path)
+    shown = _run("show", tmp_path / "ca.crl.pem")
+    assert re.findall(r"^Revoked +(\S+) on \S+ \S+ UTC$", shown, re.MULTILINE) == serials
+    assert shown.startswith("CRL          number 3\nIssuer       CN=RestPipe CA\n")
+    assert _run("revoke", "alpha", "--dir", tmp_path).startswith(f"Was revoked before: {serials[0]}\n")
+
+
+def test_what_cannot_be_revoked_is_said_and_no_list_is_made(tmp_path: Path) -> None:
+    _run("init", "--dir", tmp_path / "other")
+    _run("issue", "alpha", "--dir", tmp_path / "other")
+    _run("init", "--dir", tmp_path)
+    foreign = tmp_path / "other" / "alpha.crt.pem"
+    assert _error("revoke", "alpha", "--dir", tmp_path).startswith("'alpha': nothing of that name was issued in ")
+    assert "was not issued by the CA in" in _error("revoke", foreign, "--dir", tmp_path)
+    assert "not a certificate" in _error("revoke", tmp_path / "ca.key.pem", "--dir", tmp_path)
+    assert not (tmp_path / "ca.crl.pem").exists()
+
+
+def test_renewing_says_how_the_old_certificate_is_ended(tmp_path: Path) -> None:
+    _run("init", "--dir", tmp_path)
+    _run("issue", "server", "--server", "--host", "rp.example.com", "--dir", tmp_path)
+    old = _serial(tmp_path / "server.crt.pem")
+    said = _run("renew", "server", "--days", "30", "--dir", tmp_path)
+    assert said.startswith('Renewed "server", the identity of a server, valid until ')
+    assert "rp_server_set_identity server.key.pem server.crt.pem ca.crt.pem\n" in said
+    (command,) = re.findall(r"restpipe ca (revoke --serial .*)\n", said)
+    assert old in _run(*shlex.split(command))
+    assert "Hosts        rp.example.com\n" in _run("show", tmp_path / "server.crt.pem")
+    assert re.search(rf"{old}  revoked on", _run("show", "--dir", tmp_path))
+    assert _error("renew", "alpha", "--dir", tmp_path).startswith(f"{tmp_path}: issued nothing to 'alpha'; ")
+
+
+@pytest.mark.parametrize(("days", "state"), [(10, "expires in 9 days"), (20, "")])
+def test_what_expires_soon_is_marked_among_what_was_issued(tmp_path: Path, days: int, state: str) -> None:
+    _run("init", "--dir", tmp_path)
+    _run("issue", "alpha", "--days", str(days), "--dir", tmp_path)
+    *_, last = _run("show", "--dir", tmp_path).splitlines()
+    assert last == f"{last[: last.index(' UTC')]} UTC  {_serial(tmp_path / 'alpha.crt.pem')}  {state}".rstrip()
+
+
+def test_show_without_a_file_and_without_a_ca_says_how_to_make_one(tmp_path: Path) -> None:
+    assert "make a CA with `restpipe ca init" in _error("show", "--dir", tmp_path)

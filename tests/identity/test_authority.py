@@ -2,7 +2,9 @@
 
 import re
 import stat
+import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -16,6 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from restpipe.exceptions import IdentityError
 from restpipe.identity import Authority, check_identity
+from restpipe.identity.certificates import certificate_hosts
+from restpipe.identity.revocation import crl_number
 
 
 def _text(path: Path) -> str:
@@ -101,6 +105,7 @@ def test_nothing_but_the_named_files_is_left_in_the_directory(tmp_path: Path) ->
         "ca.key.pem",
         "client.crt.pem",
         "client.key.pem",
+        "issued",
         "server.crt.pem",
         "server.key.pem",
     ]
@@ -275,3 +280,112 @@ async def test_what_is_found_good_here_is_what_grpc_accepts(
         assert good
     except grpc.aio.AioRpcError:
         assert not good
+
+
+# Renewing and revoking
+
+
+def _refused(verify: Callable[[], str]) -> str:
+    with pytest.raises(subprocess.CalledProcessError) as refusal:
+        verify()
+    return str(refusal.value.stdout + refusal.value.stderr)
+
+
+def _verify(authority: Authority, certificate: Path) -> str:
+    files = ("-CAfile", authority.certificate_path, "-CRLfile", authority.crl_path)
+    return openssl("verify", "-x509_strict", "-crl_check", *files, certificate)
+
+
+def test_openssl_refuses_what_was_revoked_and_nothing_else(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    alpha, beta = authority.issue("alpha", "client"), authority.issue("beta", "client")
+    authority.revoke([alpha.certificate.serial_number])
+    assert "certificate revoked" in _refused(lambda: _verify(authority, alpha.certificate_path))
+    assert _verify(authority, beta.certificate_path).endswith("OK\n")
+    text = openssl("crl", "-in", authority.crl_path, "-noout", "-text", "-CAfile", authority.certificate_path)
+    assert re.findall(r"Serial Number: (\S+)", text) == [f"{alpha.certificate.serial_number:040X}"]
+    assert re.search(r"X509v3 CRL Number: \n\s+1\n", text)
+    assert _mode(authority.crl_path) == 0o644
+
+
+def test_what_is_revoked_stays_revoked_and_each_list_has_the_next_number(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    first = authority.revoke([7, 8, 7])
+    dates = {entry.serial_number: entry.revocation_date_utc for entry in first}
+    second = Authority.load(tmp_path).revoke([8, 9])
+    assert [crl_number(crl) for crl in (first, second)] == [1, 2]
+    assert sorted(entry.serial_number for entry in second) == [7, 8, 9]
+    assert {n: d for e in second if (n := e.serial_number) in dates and (d := e.revocation_date_utc)} == dates
+    assert authority.crl() == second
+
+
+def test_two_that_revoke_at_once_both_have_their_way(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda serial: authority.revoke([serial]), range(1, 33)))
+    crl = authority.crl()
+    assert crl is not None
+    assert (crl_number(crl), sorted(entry.serial_number for entry in crl)) == (32, list(range(1, 33)))
+
+
+def test_a_list_that_is_not_the_ca_s_own_is_never_built_upon(tmp_path: Path) -> None:
+    other = Authority.create(tmp_path / "other")
+    other.revoke([1])
+    authority = Authority.create(tmp_path)
+    authority.crl_path.write_bytes(other.crl_path.read_bytes())
+    with pytest.raises(IdentityError, match=r"ca.crl.pem: is not signed by this CA"):
+        authority.revoke([2])
+    assert authority.crl_path.read_bytes() == other.crl_path.read_bytes()
+
+
+def test_the_ca_remembers_every_certificate_that_it_issued_to_a_name(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    issued = [authority.issue("alpha", "client", replace=True).certificate for _ in range(3)]
+    other = authority.issue("beta", "client").certificate
+    for file in (*tmp_path.glob("alpha.*"), *tmp_path.glob("beta.*")):
+        file.unlink()
+    assert Authority.load(tmp_path).issued("alpha") == issued
+    assert authority.issued() == [*issued, other]
+    assert authority.issued("alp") == []
+
+
+def test_an_identity_that_could_not_be_written_is_not_remembered(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    first = authority.issue("alpha", "client").certificate
+    with pytest.raises(IdentityError, match="exists already"):
+        authority.issue("alpha", "client")
+    assert authority.issued() == [first]
+
+
+def test_a_renewed_identity_is_the_same_but_for_its_key_its_serial_and_its_time(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    before = authority.issue("server", "server", ["rp.example.com", "10.0.0.7"], days=5)
+    old_key = before.key_path.read_bytes()
+    after = authority.renew("server", days=90)
+    assert (after.key_path, after.certificate_path) == (before.key_path, before.certificate_path)
+    assert after.key_path.read_bytes() != old_key
+    assert _mode(after.key_path) == 0o600
+    assert check_identity(after.key_path, after.certificate_path, authority.certificate_path, "server") == []
+    assert after.certificate.serial_number != before.certificate.serial_number
+    assert certificate_hosts(after.certificate) == ("rp.example.com", "10.0.0.7")
+    assert after.certificate.subject == before.certificate.subject
+    assert after.certificate.not_valid_after_utc - before.certificate.not_valid_after_utc > timedelta(days=84)
+
+
+def test_the_newest_is_renewed_even_where_several_were_issued_within_a_second(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    for host in ("a.example.com", "b.example.com", "c.example.com"):
+        authority.issue("server", "server", [host], replace=True)
+    assert certificate_hosts(authority.renew("server").certificate) == ("c.example.com",)
+
+
+def test_a_client_without_a_host_is_renewed_without_one(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    authority.issue("file_server", "client")
+    assert certificate_hosts(authority.renew("file_server").certificate) == ()
+
+
+def test_what_was_never_issued_cannot_be_renewed(tmp_path: Path) -> None:
+    with pytest.raises(IdentityError, match="issued nothing to 'alpha'"):
+        Authority.create(tmp_path).renew("alpha")
+    assert not list(tmp_path.glob("alpha*"))
