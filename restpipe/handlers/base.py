@@ -23,8 +23,8 @@ class EventHandler:
     `async def` methods run in the event loop, plain ones in a thread. `post_data` is `(mime_type, data)`: JSON is
     decoded, everything else is bytes, and both are empty strings where there is no body. Annotated with a pydantic
     model instead, it is the validated model. A method returns data, which is sent as JSON; or `(mime_type,
-    return_code, data)`; or a `Reply`. Data that is None is an empty body, and a generator's pieces are sent as they
-    come.
+    return_code, data)`; or a `Reply`. Data that is None is an empty body, a generator's pieces are sent as they come,
+    and a file, by its path or open in binary mode, is sent as HTTP has it, and closed.
     """
 
 

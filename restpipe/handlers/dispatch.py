@@ -6,6 +6,7 @@ import inspect
 import logging
 import re
 import traceback
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from restpipe.handlers import payload
 from restpipe.handlers.base import Reply
 from restpipe.handlers.context import EventContext
 from restpipe.handlers.events import EventTable, HandlerEvent
+from restpipe.handlers.file_answers import FileAnswer, is_file
 from restpipe.handlers.streams import is_stream, pieces_of
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.pipe import Incoming
@@ -83,8 +85,10 @@ class Dispatcher:
         self._stats.count(event.count)
         try:
             reply = as_reply(await self._call(event, partial(event.method, ctx, post_data, *arguments, **named)))
-            if is_stream(reply.data):
-                await self._stream(incoming, reply)
+            if is_file(reply.data):
+                await self._stream(incoming, reply, FileAnswer(reply, request.verb, ctx.headers))
+            elif is_stream(reply.data):
+                await self._stream(incoming, reply, reply.data)
             else:
                 respond_whole(incoming, reply)
         except BaseException as error:
@@ -104,19 +108,28 @@ class Dispatcher:
         result = call() if event.in_loop else await self._threads.run(call)
         return await result if inspect.isawaitable(result) else result
 
-    async def _stream(self, incoming: Incoming, reply: Reply) -> None:
+    async def _stream(
+        self, incoming: Incoming, reply: Reply, source: "AsyncIterator[Any] | Iterator[Any] | FileAnswer"
+    ) -> None:
         """Send a body as it is produced. The answer begins with its first piece, so that a fault before it is told."""
-        response = make_response(reply, reply.mime_type or payload.BINARY)
-        async with contextlib.aclosing(pieces_of(reply.data, self._threads)) as pieces:
+        async with contextlib.aclosing(pieces_of(source, self._threads)) as pieces:
             first = await anext(pieces, None)
+            length = None
+            if isinstance(source, FileAnswer):
+                reply, length = source.reply, source.length
+            bodiless = reply.status in _BODILESS
+            response = make_response(reply, "" if bodiless else reply.mime_type or payload.BINARY)
+            if length is not None and not bodiless:
+                response.body_length = length
             if incoming.request.verb == "head" or first is None:
                 incoming.respond(response)
                 return
             _check_may_have_body(reply)
             response.body = first
-            response.more = True
+            response.more = length is None or len(first) < length
             incoming.respond(response)
-            await incoming.send_body(pieces)
+            if response.more:
+                await incoming.send_body(pieces)
 
     def _handler_error(self, error: BaseException) -> HandlerError:
         shown = "".join(traceback.format_exception(error)) if self._send_tracebacks else ""

@@ -4,30 +4,30 @@ import json
 
 from restpipe.exceptions import BodyTooSlowError, EventError, NotSentError, UnauthorizedError, WrongVerbError
 from restpipe.handlers.events import VERBS
+from restpipe.handlers.problems import PROBLEM, problem_document
 
 RETURN_CODE = b"x-event-return-code"
-PROBLEM_TYPE = b"application/problem+json"
 
 RawHeaders = list[tuple[bytes, bytes]]
 
 
 def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
     """Return status, headers and body of the answer that tells of `error`."""
-    document = {
-        "type": f"urn:restpipe:{_slug(type(error).__name__)}",
-        "title": error.title,
-        "status": error.status,
-        "detail": str(error),
-        "instance": error.instance,
-        "executed": error.executed,
-        "retryable": error.retryable,
-        "exception": {"class": error.exception_class, "message": str(error), "traceback": error.traceback},
-    }
-    if not error.instance:
-        del document["instance"]
+    document = problem_document(
+        _slug(type(error).__name__),
+        title=error.title,
+        status=error.status,
+        detail=str(error),
+        executed=error.executed,
+        retryable=error.retryable,
+        exception_class=error.exception_class,
+        traceback=error.traceback,
+    )
+    if error.instance:
+        document["instance"] = error.instance
     body = json.dumps(document).encode()
     headers = [
-        (b"content-type", PROBLEM_TYPE),
+        (b"content-type", PROBLEM.encode()),
         (b"content-length", b"%d" % len(body)),
         (RETURN_CODE, b"%d" % error.return_code),
     ]
