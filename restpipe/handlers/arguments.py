@@ -14,6 +14,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from restpipe.exceptions import BadArgumentsError, BadBodyError, ConfigError
 from restpipe.handlers import payload
+from restpipe.handlers.uploads import OpenBody, opener_of
 from restpipe_pb.v1.pipe_pb2 import Argument, Parameter
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -86,9 +87,14 @@ class Arguments:
     Args:
         method: bound; takes the context and the body before the URL's arguments.
 
+    Attributes:
+        open_body: opens the body as the stream that the method reads; None where it takes the body whole.
+
     Raises:
         ConfigError: it does not take context and body, or a type cannot be converted to.
     """
+
+    open_body: OpenBody | None
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self._name = method.__name__
@@ -99,7 +105,9 @@ class Arguments:
                 "or begin with an underscore where it serves no event"
             )
         self._taken = {"self", *(parameter.name for parameter in parameters[:2])}
-        self._body = self._body_adapter(method, parameters[1])
+        body_type = _annotation(method, parameters[1])
+        self.open_body = opener_of(method, parameters[1].name, body_type)
+        self._body = None if self.open_body else self._body_adapter(method, parameters[1].name, body_type)
         arguments = [self._argument(method, parameter) for parameter in parameters[2:]]
         self._positional = [argument for argument in arguments if argument.kind in _POSITIONAL]
         self._rest = _of_kind(arguments, inspect.Parameter.VAR_POSITIONAL)
@@ -138,7 +146,7 @@ class Arguments:
         return arguments, named
 
     def body(self, content_type: str, body: bytes) -> Any:
-        """Return the body as the method takes it.
+        """Return a whole body as the method takes it.
 
         Raises:
             BadBodyError: it is not the JSON that it claims to be, or does not fit the method's model.
@@ -172,11 +180,10 @@ class Arguments:
         return argument
 
     @staticmethod
-    def _body_adapter(method: Callable[..., Any], parameter: inspect.Parameter) -> "TypeAdapter[Any] | None":
-        annotation = _annotation(method, parameter)
+    def _body_adapter(method: Callable[..., Any], name: str, annotation: Any) -> "TypeAdapter[Any] | None":
         if annotation in (inspect.Parameter.empty, Any, object, tuple) or typing.get_origin(annotation) is tuple:
             return None
-        return _adapter(method, parameter.name, annotation)
+        return _adapter(method, name, annotation)
 
     @staticmethod
     def _argument(method: Callable[..., Any], parameter: inspect.Parameter) -> _Argument:

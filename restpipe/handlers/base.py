@@ -22,9 +22,10 @@ class EventHandler:
 
     `async def` methods run in the event loop, plain ones in a thread. `post_data` is `(mime_type, data)`: JSON is
     decoded, everything else is bytes, and both are empty strings where there is no body. Annotated with a pydantic
-    model instead, it is the validated model. A method returns data, which is sent as JSON; or `(mime_type,
-    return_code, data)`; or a `Reply`. Data that is None is an empty body, a generator's pieces are sent as they come,
-    and a file, by its path or open in binary mode, is sent as HTTP has it, and closed.
+    model instead, it is the validated model; as `AsyncIterator[bytes]`, or `BinaryIO` in a plain method, it is read as
+    it arrives, of any length. A method returns data, which is sent as JSON; or `(mime_type, return_code, data)`; or a
+    `Reply`. Data that is None is an empty body, a generator's pieces are sent as they come, and a file, by its path or
+    open in binary mode, is sent as HTTP has it, and closed.
     """
 
 

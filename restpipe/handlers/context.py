@@ -11,6 +11,7 @@ from pydantic_core import to_jsonable_python
 
 from restpipe.exceptions import BadAnswerError, BadBodyError, BodyTooLargeError
 from restpipe.handlers import payload
+from restpipe.handlers.threads import run_in_loop
 from restpipe.pipe import Answer, Incoming, Pipe
 from restpipe.transport.carrier import Peer
 from restpipe_pb.v1.pipe_pb2 import Header, Parameter, Request
@@ -112,9 +113,9 @@ class PeerContext:
             RuntimeError: it is called in the event loop, which would wait for itself.
             EventError: as in `call`.
         """
-        if _in_event_loop():
-            raise RuntimeError("call_sync would block the event loop: use `await ctx.call(...)`")
-        return asyncio.run_coroutine_threadsafe(self.call(verb, noun, *arguments, **options), self._loop).result()
+        return run_in_loop(
+            lambda: self.call(verb, noun, *arguments, **options), self._loop, "use `await ctx.call(...)`"
+        )
 
     def _remaining(self) -> float:
         return self._timeout
@@ -155,6 +156,16 @@ class EventContext(PeerContext):
         if request.content_type:
             headers["content-type"] = request.content_type
         return headers
+
+    @property
+    def content_type(self) -> str:
+        """The body's Content-Type as it was sent, "" where none was."""
+        return self._incoming.request.content_type
+
+    @property
+    def content_length(self) -> int | None:
+        """Bytes of the whole body; None where it is streamed and its sender did not tell."""
+        return self._incoming.body.length
 
     @cached_property
     def query(self) -> list[tuple[str, str]]:
@@ -209,11 +220,3 @@ def _as_text(value: object) -> str:
         return value
     plain = to_jsonable_python(value, fallback=str)
     return plain if isinstance(plain, str) else payload.encode_json(plain).decode()
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

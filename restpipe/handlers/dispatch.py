@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
 
-from restpipe.exceptions import BadResultError, HandlerError
+from restpipe.exceptions import BadRequestError, BadResultError, HandlerError
 from restpipe.handlers import payload
 from restpipe.handlers.base import Reply
 from restpipe.handlers.context import EventContext
@@ -79,8 +79,11 @@ class Dispatcher:
         request = incoming.request
         event = self.events.find(request.verb, request.noun)
         arguments, named = event.arguments.bind(request.arguments, request.query)
-        body = await incoming.body.read(self._max_body)
-        post_data = event.arguments.body(request.content_type, body)
+        open_body = event.arguments.open_body
+        if open_body is None:
+            post_data = event.arguments.body(request.content_type, await incoming.body.read(self._max_body))
+        else:
+            post_data = open_body(incoming.body, loop)
         ctx = EventContext(incoming, loop, self._max_body)
         self._stats.count(event.count)
         try:
@@ -100,6 +103,8 @@ class Dispatcher:
                 raise
             raise self._handler_error(error) from error
         finally:
+            if open_body is not None:
+                incoming.body.fail(BadRequestError("the body was not read before the event was answered"))
             took = loop.time() - started
             self._stats.timing(Timing.HANDLE, took)
             self._stats.timing(event.timing, took)

@@ -54,6 +54,7 @@ class HandlerEvent:
             doc=inspect.getdoc(self.method) or "",
             arguments=self.arguments.described,
             at_most_once=getattr(self.method, AT_MOST_ONCE, False),
+            streams_body=self.arguments.open_body is not None,
         )
 
 

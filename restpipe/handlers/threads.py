@@ -5,7 +5,7 @@ import contextvars
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -98,6 +98,31 @@ class HandlerThreads:
             if outcome is not None:
                 _tell(future, outcome)
             del future, function, outcome
+
+
+def run_in_loop(function: Callable[[], Coroutine[Any, Any, T]], loop: asyncio.AbstractEventLoop, instead: str) -> T:
+    """Run in the event loop what `function` returns, and wait for it in this thread.
+
+    Args:
+        function: makes a coroutine.
+        loop: that runs.
+        instead: what to do in the event loop.
+
+    Raises:
+        RuntimeError: this is the event loop, which would wait for itself.
+        BaseException: what the coroutine raises.
+    """
+    if _in_event_loop():
+        raise RuntimeError(f"this would block the event loop: {instead}")
+    return asyncio.run_coroutine_threadsafe(function(), loop).result()
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _outcome_of(function: Callable[[], Any]) -> _Outcome:

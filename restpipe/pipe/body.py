@@ -78,6 +78,22 @@ class Body:
         self._consumed(len(piece))
         return piece
 
+    async def read_some(self, enough: int) -> bytes:
+        """Return what has arrived, up to the piece that makes it `enough` bytes; where nothing has, wait for a piece.
+
+        Returns:
+            b"" at the end.
+
+        Raises:
+            EventError: the body broke.
+        """
+        taken = [await anext(self, b"")]
+        size = len(taken[0])
+        while self._pieces and size < enough:
+            taken.append(await anext(self))
+            size += len(taken[-1])
+        return b"".join(taken)
+
     async def read(self, limit: int) -> bytes:
         """Return the whole body.
 

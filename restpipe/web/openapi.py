@@ -15,6 +15,8 @@ _SCHEMAS = "#/components/schemas/"
 # What the name of a component may not have (OpenAPI 3.1 section 4.8.7).
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9._-]")
 
+# What makes Swagger UI ask for a file.
+_BINARY = {"type": "string", "format": "binary"}
 _PROBLEM = {"$ref": f"{_SCHEMAS}Problem"}
 _RETURN_CODE = {
     "description": "The handler's own result code, or RestPipe's where the event did not succeed; 0 is success.",
@@ -102,7 +104,9 @@ def _operation(prefix: str, tag: str, event: Event) -> tuple[dict[str, Any], dic
             },
         },
     }
-    if event.verb in ("post", "put", "patch"):
+    if event.streams_body:
+        operation["requestBody"] = {"content": {"application/octet-stream": {"schema": _BINARY}}}
+    elif event.verb in ("post", "put", "patch"):
         operation["requestBody"] = {"content": {"application/json": {}, "application/octet-stream": {}}}
     return operation, schemas
 

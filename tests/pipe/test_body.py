@@ -48,6 +48,21 @@ async def test_bytes_are_consumed_when_they_are_taken_and_not_before() -> None:
     assert consumed == [4, 3]
 
 
+async def test_what_has_arrived_is_taken_at_once_up_to_enough() -> None:
+    read, consumed = body(b"1234")
+    for piece in (b"56", b"789", b"0"):
+        read.feed(piece, more=True)
+    assert await read.read_some(5) == b"123456"
+    assert consumed == [4, 2]
+    assert await read.read_some(100) == b"7890"
+    reading = asyncio.ensure_future(read.read_some(100))
+    await asyncio.sleep(0)
+    assert not reading.done()
+    read.feed(b"x", more=False)
+    assert await reading == b"x"
+    assert await read.read_some(100) == b""
+
+
 async def test_an_empty_body_is_complete_and_has_no_pieces() -> None:
     read, _ = body(more=False)
     assert read.complete

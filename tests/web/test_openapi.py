@@ -156,6 +156,13 @@ async def test_where_a_token_is_wanted_the_document_says_so(
     assert "s3cret" not in json.dumps(document)
 
 
+def test_a_body_that_is_streamed_is_shown_as_binary() -> None:
+    paths, schemas = event_paths("/server/", "server", [Event(verb="put", noun="file", streams_body=True)])
+    body = paths["/server/file"]["put"]["requestBody"]
+    assert body == {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+    assert complaints(whole(paths, schemas)) == []
+
+
 def test_operation_ids_are_one_of_a_kind_even_for_names_that_look_alike() -> None:
     names = [("a_b", "c"), ("a", "b_c"), ("a.b", "c"), ("a-b", "c")]
     paths: dict[str, Any] = {}

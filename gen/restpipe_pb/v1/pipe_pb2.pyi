@@ -231,6 +231,7 @@ class Event(_message.Message):
     DOC_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     AT_MOST_ONCE_FIELD_NUMBER: _builtins.int
+    STREAMS_BODY_FIELD_NUMBER: _builtins.int
     verb: _builtins.str
     """Lower case: "get", "post", "put", "delete", "patch", "head"."""
     noun: _builtins.str
@@ -239,6 +240,8 @@ class Event(_message.Message):
     """The author's description."""
     at_most_once: _builtins.bool
     """The event must not be repeated by a caller that does not know whether it ran."""
+    streams_body: _builtins.bool
+    """It reads its body as it arrives, of any length; other events are given theirs whole, up to a limit of the node's."""
     @_builtins.property
     def arguments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Argument]: ...
     def __init__(
@@ -249,10 +252,11 @@ class Event(_message.Message):
         doc: _builtins.str = ...,
         arguments: _abc.Iterable[Global___Argument] | None = ...,
         at_most_once: _builtins.bool = ...,
+        streams_body: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "at_most_once", b"at_most_once", "doc", b"doc", "noun", b"noun", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "at_most_once", b"at_most_once", "doc", b"doc", "noun", b"noun", "streams_body", b"streams_body", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
