@@ -46,8 +46,12 @@ coverage: $(VENV)/.dev  ## branch coverage of the protocol core
 	@$(BIN)/coverage run -m pytest -q tests/protocol
 	@$(BIN)/coverage report --include 'restpipe/protocol/*' --fail-under 100
 
-bench: $(VENV)/.dev  ## requests a second, beside a plain FastAPI endpoint (needs wrk)
-	@$(BIN)/python tests/bench/small_requests.py
+$(VENV)/.bench: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+bench: $(VENV)/.bench  ## measure it beside other tools; ONLY="small bulk" for some, QUICK=1 for a try
+	@PYTHONPATH=tests/e2e $(BIN)/python tests/bench/run.py $(ONLY) $(if $(QUICK),--quick)
 
 wheel: $(VENV)/.dev  ## build the wheel and the source archive into dist/
 	@$(BIN)/python -m build --outdir dist .
