@@ -1,4 +1,4 @@
-"""Statistics for statsd: counters and timings, gathered here and sent over UDP once a second.
+"""Statistics for statsd: counters, timings and gauges, gathered here and sent over UDP once a second.
 
 What happens between two flushes costs a dict lookup; a statsd that is slow, absent or not to be found costs its
 figures and nothing else.
@@ -58,6 +58,17 @@ class Timing(StrEnum):
     """An event that was received, from its arrival to its answer, whatever the method."""
 
 
+class Gauge(StrEnum):
+    """Names of the gauges."""
+
+    IDENTITY = "identity.expires_in_days"
+    """Days until the certificate of this node expires; negative afterwards."""
+    CA = "identity.ca.expires_in_days"
+    """Days until the CA's certificate expires."""
+    PEERS = "identity.peers.expires_in_days"
+    """Days until the first of the certificates of those connected expires."""
+
+
 def handled_count(method: str) -> str:
     """Name the counter of events that a handler method, such as `get_time`, was called for."""
     return f"message.received.handle.{method}.tick"
@@ -77,6 +88,9 @@ class Stats(Protocol):
     def timing(self, name: str, seconds: float) -> None:
         """Note that something took `seconds`."""
 
+    def gauge(self, name: str, value: float) -> None:
+        """Note what a figure is now; of one interval the last counts."""
+
     def start(self) -> None:
         """Begin to send. Called once, in a running event loop."""
 
@@ -91,6 +105,9 @@ class NullStats:
         """Do nothing."""
 
     def timing(self, name: str, seconds: float) -> None:
+        """Do nothing."""
+
+    def gauge(self, name: str, value: float) -> None:
         """Do nothing."""
 
     def start(self) -> None:
@@ -117,6 +134,7 @@ class Statsd:
         self._flush_interval_s = flush_interval_s
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._samples: defaultdict[str, _Samples] = defaultdict(_Samples)
+        self._gauges: dict[str, float] = {}
         self._addresses: list[_Address] = []
         self._socket: socket.socket | None = None
         self._resolving: asyncio.Future[None] | None = None
@@ -129,6 +147,10 @@ class Statsd:
     def timing(self, name: str, seconds: float) -> None:
         """Note that something took `seconds`."""
         self._samples[name].add(seconds)
+
+    def gauge(self, name: str, value: float) -> None:
+        """Note what a figure is now; of one interval the last counts."""
+        self._gauges[name] = value
 
     def start(self) -> None:
         """Begin to send. Called once, in a running event loop."""
@@ -152,7 +174,7 @@ class Statsd:
 
     def _flush(self) -> None:
         """Send everything gathered since the last flush, or keep it where there is no socket yet."""
-        if not (self._counts or self._samples):
+        if not (self._counts or self._samples or self._gauges):
             return
         if self._socket is None:
             self._connect()
@@ -160,7 +182,8 @@ class Statsd:
             return
         counts, self._counts = self._counts, defaultdict(int)
         samples, self._samples = self._samples, defaultdict(_Samples)
-        for datagram in _datagrams(_lines(counts, samples)):
+        gauges, self._gauges = self._gauges, {}
+        for datagram in _datagrams(_lines(counts, samples, gauges)):
             self._send(datagram)
 
     def _send(self, datagram: bytes) -> None:
@@ -243,13 +266,17 @@ class _Samples:
         return len(self.kept) / self.seen
 
 
-def _lines(counts: dict[str, int], samples: dict[str, _Samples]) -> Iterator[bytes]:
+def _lines(counts: dict[str, int], samples: dict[str, _Samples], gauges: dict[str, float]) -> Iterator[bytes]:
     for name, n in counts.items():
         yield f"{_clean(name)}:{n}|c".encode()
     for name, sampled in samples.items():
         suffix = f"|@{sampled.rate:.8f}" if sampled.rate < 1 else ""
         for seconds in sampled.kept:
             yield f"{_clean(name)}:{seconds * 1000:.3f}|ms{suffix}".encode()
+    for name, value in gauges.items():
+        if value < 0:  # a gauge with a sign is changed by as much, not set
+            yield f"{_clean(name)}:0|g".encode()
+        yield f"{_clean(name)}:{value:.3f}|g".encode()
 
 
 def _clean(name: str) -> str:

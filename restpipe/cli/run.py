@@ -27,7 +27,7 @@ Settings = ServerSettings | ClientSettings
 
 
 def run(settings: Settings) -> None:
-    """Run a node until SIGTERM or SIGINT; a second one ends it at once.
+    """Run a node until SIGTERM or SIGINT; a second one ends it at once. SIGHUP has it look for new certificates.
 
     Raises:
         ConfigError: a setting is wrong, or an address cannot be bound.
@@ -76,6 +76,7 @@ async def _run(settings: Settings) -> None:
     for warning in user_module_warnings(settings):
         log.warning(warning)
     node = ServerNode(settings) if isinstance(settings, ServerSettings) else ClientNode(settings)
+    loop.add_signal_handler(signal.SIGHUP, node.reload)
     web = None
     if settings.web_bind is not None:
         web = WebServer(

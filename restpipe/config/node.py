@@ -141,6 +141,24 @@ class NodeSettings(BaseSettings):
             option="--ca-crt",
         ),
     ] = "ca.crt.pem"
+    crl_filename: Annotated[
+        FileName,
+        Setting(
+            "RP_CRL_FILENAME",
+            help="File name of the CA's revocation list in the certificate directory, which need not exist.",
+            panel=IDENTITY,
+            option="--crl",
+        ),
+    ] = "ca.crl.pem"
+    identity_interval_s: Annotated[
+        Seconds,
+        Setting(
+            "RP_IDENTITY_INTERVAL_S",
+            help="Seconds between two looks for a new key, certificate or revocation list; SIGHUP looks at once.",
+            panel=IDENTITY,
+            option="--identity-interval",
+        ),
+    ] = 5.0
 
     web_token: Annotated[
         Token,
@@ -307,6 +325,11 @@ class NodeSettings(BaseSettings):
     def ca_crt_path(self) -> Path:
         """File of the CA certificate."""
         return self.cert_path / self.ca_crt_filename
+
+    @property
+    def crl_path(self) -> Path:
+        """File of the CA's revocation list."""
+        return self.cert_path / self.crl_filename
 
     # A rule between two settings is checked by the later of them: pydantic has validated the other by then, and left it
     # out of `info.data` if it was wrong.

@@ -19,6 +19,7 @@ from restpipe.identity.certificates import (
     certificate_hosts,
     certificate_name,
     certificate_roles,
+    parse_certificate,
     public_key_bytes,
     shown,
     trust_path,
@@ -65,6 +66,23 @@ class Identity:
     not_before: datetime
     not_after: datetime
     hosts: tuple[str, ...]
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """Its certificate, parsed anew."""
+        return parse_certificate(self.certificate_pem)
+
+    @property
+    def anchors(self) -> list[x509.Certificate]:
+        """The CA certificates that it trusts, parsed anew."""
+        return x509.load_pem_x509_certificates(self.ca_pem)
+
+    @property
+    def ca_not_after(self) -> datetime:
+        """When the first of the certificates that lead from its own to the CA expires, its own aside."""
+        chain = x509.load_pem_x509_certificates(self.certificate_pem)
+        path = trust_path(chain, self.anchors)
+        return min(one.not_valid_after_utc for one in path[1:] or path)
 
 
 def load_identity(key_path: Path, certificate_path: Path, ca_path: Path, role: Role) -> Identity:
@@ -203,7 +221,7 @@ def _trust_faults(
             trusted = trust_path(chain, anchors)
         except IdentityError as error:
             yield Fault("error", f"{path}: not signed by the CA in {ca_path}: {error}; give the CA it was issued by")
-    yield from _validity_faults(path, "", trusted[0], "issue it anew with `restpipe ca issue NAME --force`")
+    yield from _validity_faults(path, "", trusted[0], "issue it anew with `restpipe ca renew NAME`")
     for certificate in trusted[1:]:
         holder = ca_path if anchors and certificate in anchors else path
         yield from _validity_faults(holder, f"CA {shown(certificate.subject)} ", certificate, "a new CA is needed")

@@ -35,6 +35,9 @@ class Revocations:
         return self._dates.get((certificate.issuer.public_bytes(), certificate.serial_number))
 
 
+NOTHING_REVOKED = Revocations()
+
+
 def read_revocations(path: Path, anchors: Sequence[x509.Certificate]) -> Revocations | None:
     """Read a file of CRLs; return None where there is no such file.
 

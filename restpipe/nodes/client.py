@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import random
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,13 +12,18 @@ from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 from restpipe.config import ClientSettings
 from restpipe.exceptions import ConnectError, PeerAbsentError
 from restpipe.handlers.connection_events import ClientConnectionStateEvents
-from restpipe.nodes.node import Node
+from restpipe.identity import News
+from restpipe.nodes.node import RETIREMENT, Node
 from restpipe.pipe import Pipe, PipeEnd
 from restpipe.stats import Count, Timing
 from restpipe.transport.grpc_client import dial
+from restpipe.transport.handshake import shown_certificate
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
 log = logging.getLogger(__name__)
+
+# Seconds before its end from which on the server's certificate is watched, at most; and between two looks at the clock.
+LOOK_INTERVAL = 3600.0
 
 
 class ClientNode(Node):
@@ -41,6 +48,12 @@ class ClientNode(Node):
         # The next pipe; None once there will be none.
         self._connected: asyncio.Future[Pipe | None] = self._loop.create_future()
         self._runs: dict[asyncio.Task[PipeEnd], Pipe] = {}
+        # The server's certificate, as it was shown last.
+        self._shown = b""
+        self._outdated = asyncio.Event()
+        # Seconds before the end of the server's certificate. Each client has its own: they would all come at once.
+        self._look_from = random.uniform(LOOK_INTERVAL / 10, LOOK_INTERVAL)  # noqa: S311
+        self._retiring: set[asyncio.Task[None]] = set()
         self._supervisor: asyncio.Task[None] | None = None
         self._failed_attempts = 0
         self._last_disconnected: datetime | None = None
@@ -86,6 +99,8 @@ class ClientNode(Node):
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor})
+        for task in self._retiring:  # each pipe of theirs is drained with the others
+            task.cancel()
         self._pipe = None
         if not self._connected.done():
             self._connected.set_result(None)
@@ -98,44 +113,121 @@ class ClientNode(Node):
         """Dial, wait until the pipe ends or the server leaves, and dial again."""
         while True:
             pipe = await self._connect()
-            await asyncio.shield(pipe.departing)
+            while (successor := await self._successor(pipe)) is not None:
+                self._retire(pipe)
+                pipe = successor
             self._pipe = None
             self._last_disconnected = datetime.now(UTC)
             self.stats.count(Count.BROKEN)
             end = pipe.ended.result() if pipe.ended.done() else None
             log.warning("disconnected from the server: %s", end.message if end else pipe.departing.result())
-            if end is not None and end.reason in (Goaway.TAKEOVER, Goaway.PROTOCOL_ERROR):
+            if end is not None and end.reason in (Goaway.TAKEOVER, Goaway.PROTOCOL_ERROR, Goaway.CERTIFICATE):
                 # Dialling at once would take the name back, or break again, for ever.
                 await asyncio.sleep(self.settings.reconnect_max_s)
 
     async def _connect(self) -> Pipe:
         """Dial until there is a pipe; return it once the server's Hello is here."""
         self._failed_attempts = 0
-        settings = self.settings
-        # Whatever fails, a full disk or a bug, the next attempt may not: nobody else would dial.
-        attempts = AsyncRetrying(
-            wait=wait_random_exponential(multiplier=settings.reconnect_min_s, max=settings.reconnect_max_s),
-            before_sleep=self._note_failure,
-        )
-        pipe: Pipe = await attempts(self._attempt)
-        log.info("connected to the server at %s", settings.target_address)
-        self._last_cause = ""
-        self._pipe = pipe
-        connected, self._connected = self._connected, self._loop.create_future()
-        connected.set_result(pipe)
+        self._outdated.clear()
+        pipe = await self._dial_until_connected(self._note_failure)
+        log.info("connected to the server at %s", self.settings.target_address)
+        self._use(pipe)
         self.stats.count(Count.CONNECTED)
         self._tell("connect_success")
         return pipe
 
-    async def _attempt(self) -> Pipe:
+    async def _successor(self, pipe: Pipe) -> Pipe | None:
+        """Wait until the pipe should have a successor, and return it, used already; None once the pipe is lost."""
+        departing: asyncio.Future[Any] = pipe.departing
+        outdated = self._loop.create_task(self._outdated.wait())
+        tasks: list[asyncio.Task[Any]] = [outdated]
+        try:
+            while not outdated.done():
+                wait = self._until_next_look(pipe)
+                await asyncio.wait({departing, outdated}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                if departing.done():
+                    return None
+                if not outdated.done() and await self._server_shows_another_certificate(pipe):
+                    break
+            self._outdated.clear()
+            dialling = self._loop.create_task(self._dial_until_connected(self._note_no_successor, succeeds=True))
+            tasks.append(dialling)
+            await asyncio.wait({departing, dialling}, return_when=asyncio.FIRST_COMPLETED)
+            if not dialling.done():
+                return None
+            successor = dialling.result()
+            log.info("connected to the server anew, with the certificates as they are now")
+            self._use(successor)
+            return successor
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def _until_next_look(self, pipe: Pipe) -> float:
+        """Return after how many seconds to look whether the server has a new certificate, which it does not tell."""
+        if pipe.peer.not_after is None:
+            return LOOK_INTERVAL
+        left = (pipe.peer.not_after - datetime.now(UTC)).total_seconds()
+        if left > self._look_from:
+            return min(left - self._look_from, LOOK_INTERVAL)
+        return max(self.settings.identity_interval_s, left / 10)
+
+    async def _server_shows_another_certificate(self, pipe: Pipe) -> bool:
+        """Look whether the server, whose certificate expires soon, has another one by now."""
+        peer, settings = pipe.peer, self.settings
+        if peer.not_after is None or (peer.not_after - datetime.now(UTC)).total_seconds() > self._look_from:
+            return False
+        try:
+            async with asyncio.timeout(settings.connect_timeout_s):
+                shown = await shown_certificate(settings.target_hostname, settings.target_port, self.identity)
+        except OSError:  # so is TimeoutError; the pipe is there, and no new one can be
+            return False
+        return shown != peer.certificate
+
+    def _retire(self, pipe: Pipe) -> None:
+        """Let a pipe that has a successor finish what it has in flight, and end it."""
+
+        async def retire() -> None:
+            # What the server sent on it before it heard of the successor is still on its way.
+            await asyncio.wait({pipe.ended}, timeout=RETIREMENT)
+            await pipe.drain(self.settings.drain_timeout_s, "another pipe, with newer certificates, took its place")
+
+        task = self._loop.create_task(retire(), name="retire")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    def _use(self, pipe: Pipe) -> None:
+        """Make a pipe the one to the server."""
+        self._last_cause = ""
+        self._pipe = pipe
+        connected, self._connected = self._connected, self._loop.create_future()
+        connected.set_result(pipe)
+
+    def _identity_changed(self, news: News) -> None:
+        if news.identity:
+            self._outdated.set()
+
+    async def _dial_until_connected(self, note: Callable[[RetryCallState], None], *, succeeds: bool = False) -> Pipe:
+        # Whatever fails, a full disk or a bug, the next attempt may not: nobody else would dial.
+        attempts = AsyncRetrying(
+            wait=wait_random_exponential(multiplier=self.settings.reconnect_min_s, max=self.settings.reconnect_max_s),
+            before_sleep=note,
+        )
+        pipe: Pipe = await attempts(self._attempt, succeeds)
+        return pipe
+
+    async def _attempt(self, succeeds: bool) -> Pipe:
         settings = self.settings
         self.stats.count(Count.CONNECT_NEW)
         started = self._loop.time()
         try:
             carrier = await dial(
-                settings.target_hostname, settings.target_port, self.identity, self.limits, settings.connect_timeout_s
-            )
-            pipe = self.make_pipe(carrier, dials=True)
+                settings.target_hostname, settings.target_port, self.identity, self.limits, settings.connect_timeout_s,
+                revocations=self.custody.revocations, expected=self._shown,
+            )  # fmt: skip
+            self._shown = carrier.peer.certificate
+            pipe = self.make_pipe(carrier, dials=True, succeeds=succeeds)
             run = self._loop.create_task(pipe.run(), name="pipe to the server")
             self._runs[run] = pipe
             run.add_done_callback(self._runs.pop)
@@ -147,23 +239,33 @@ class ClientNode(Node):
                 raise ConnectError(
                     f"{settings.target_address}: no hello within {settings.connect_timeout_s:g} s"
                 ) from None
+            except asyncio.CancelledError:
+                pipe.close(Goaway.SHUTDOWN, "no pipe is wanted any more")
+                raise
             return pipe
         finally:
             self.stats.timing(Timing.CONNECT_ATTEMPT, self._loop.time() - started)
 
     def _note_failure(self, state: RetryCallState) -> None:
-        """Tell of a failed attempt, and log it where the cause is news."""
+        """Tell of a failed attempt."""
+        self._log_failure(state, "cannot connect to the server")
+        self._tell("connect_fail")
+        self._failed_attempts = state.attempt_number
+
+    def _note_no_successor(self, state: RetryCallState) -> None:
+        self._log_failure(state, "cannot connect to the server anew, and stay with the pipe of before")
+
+    def _log_failure(self, state: RetryCallState, what: str) -> None:
+        """Log a failed attempt, loudly where the cause is news."""
         error = state.outcome.exception() if state.outcome is not None else None
         expected = isinstance(error, ConnectError)
         cause = str(error) if expected else repr(error)
         log.log(
             logging.DEBUG if cause == self._last_cause else logging.WARNING,
-            "cannot connect to the server: %s (attempt %d, trying on)", cause, state.attempt_number,
+            "%s: %s (attempt %d, trying on)", what, cause, state.attempt_number,
             exc_info=None if expected else error,
         )  # fmt: skip
         self._last_cause = cause
-        self._tell("connect_fail")
-        self._failed_attempts = state.attempt_number
 
     def _tell(self, event: str) -> None:
         """Tell of success or failure, under the event's first name or, in a class of the user's own, its other one."""

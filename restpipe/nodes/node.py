@@ -11,7 +11,8 @@ from restpipe.handlers.connection_events import Notifier
 from restpipe.handlers.context import PeerContext
 from restpipe.handlers.dispatch import Dispatcher
 from restpipe.handlers.threads import HandlerThreads
-from restpipe.identity import Identity, load_identity
+from restpipe.identity import Custody, Identity, IdentityPaths, News
+from restpipe.nodes.watch import Watch
 from restpipe.pipe import Pipe
 from restpipe.protocol.limits import Limits
 from restpipe.stats import stats_to
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 # Seconds that hooks which are due when a node stops have to finish.
 HOOK_PATIENCE = 1.0
+
+# Seconds for which a pipe that another one succeeded is left as it is, until the peer uses the other one, too.
+RETIREMENT = 2.0
 
 
 class Node(ABC):
@@ -37,15 +41,14 @@ class Node(ABC):
 
     Attributes:
         settings: as given.
-        identity: key, certificate and CA certificate.
+        custody: of its key, its certificates and its CRL.
         dispatcher: serves the peers' requests.
     """
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
-        self.identity: Identity = load_identity(
-            settings.key_path, settings.crt_path, settings.ca_crt_path, settings.node
-        )
+        paths = IdentityPaths(settings.key_path, settings.crt_path, settings.ca_crt_path)
+        self.custody = Custody(paths, settings.crl_path, settings.node)
         self.limits = Limits(
             max_exchanges=settings.max_exchanges,
             heartbeat_interval=settings.heartbeat_interval_s,
@@ -63,22 +66,32 @@ class Node(ABC):
         )
         self.notifier = Notifier(self.threads)
         self._loop = asyncio.get_running_loop()
+        self._watch = Watch(
+            self.custody, settings.identity_interval_s, self.stats, lambda: self.pipes, self._identity_changed
+        )
         self._notifying: asyncio.Task[None] | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Key, certificate and CA certificate; others once their files were replaced."""
+        return self.custody.identity
 
     @property
     @abstractmethod
     def pipes(self) -> tuple[Pipe, ...]:
-        """The live pipes."""
+        """The live pipes, those that only finish what they have in flight included."""
 
     @abstractmethod
     async def start(self) -> None:
         """Begin to listen, or to dial."""
         self.stats.start()
         self._notifying = self._loop.create_task(self.notifier.run(), name="hooks")
+        self._watch.start()
 
     @abstractmethod
     async def stop(self, grace: float) -> None:
         """Let what is in flight finish for at most `grace` seconds, and end all pipes."""
+        await self._watch.stop()
         await self.notifier.settle(HOOK_PATIENCE)
         if self._notifying is not None:
             self._notifying.cancel()
@@ -86,7 +99,15 @@ class Node(ABC):
                 await self._notifying
         await self.stats.stop()
 
-    def make_pipe(self, carrier: Carrier, *, dials: bool) -> Pipe:
+    def reload(self) -> None:
+        """Look for a new identity and a new revocation list now, and not only at the next interval."""
+        self._watch.look_now()
+
+    @abstractmethod
+    def _identity_changed(self, news: News) -> None:
+        """Use what was taken from the files."""
+
+    def make_pipe(self, carrier: Carrier, *, dials: bool, succeeds: bool = False) -> Pipe:
         """Return a pipe over a carrier, to be run."""
         return Pipe(
             carrier,
@@ -95,6 +116,7 @@ class Node(ABC):
             manifest=self.dispatcher.events.manifest,
             serve=self.dispatcher.serve,
             stats=self.stats,
+            succeeds=succeeds,
         )
 
     def context_of(self, pipe: Pipe) -> PeerContext:

@@ -9,7 +9,8 @@ from restpipe.config import ServerSettings
 from restpipe.exceptions import ConnectError
 from restpipe.handlers.connection_events import ServerConnectionStateEvents
 from restpipe.handlers.context import PeerContext
-from restpipe.nodes.node import Node
+from restpipe.identity import News
+from restpipe.nodes.node import RETIREMENT, Node
 from restpipe.nodes.registry import Registry
 from restpipe.nodes.resolver import CachedResolver
 from restpipe.pipe import Pipe, PipeEnd
@@ -52,14 +53,17 @@ class ServerNode(Node):
             self._make("connection_events") if settings.connection_events else ServerConnectionStateEvents()
         )
         self._listener = PipeListener(self.identity, self.limits, self._accept)
+        self._listener.revocations = self.custody.revocations
+        # Pipes that were succeeded by others, and finish what they have in flight.
+        self._retired: set[Pipe] = set()
         self._idle_interval = idle_interval
         self._idle_since = datetime.now(UTC)
         self._idle_timer: asyncio.TimerHandle | None = None
 
     @property
     def pipes(self) -> tuple[Pipe, ...]:
-        """The live pipes, one for each client."""
-        return tuple(self.registry)
+        """The live pipes, one for each client, and those that were succeeded and finish what they have in flight."""
+        return (*self.registry, *self._retired)
 
     async def pipe_to(self, target: str, wait: float) -> Pipe:
         """Return the pipe to a client; see `Registry.pipe_to`."""
@@ -110,8 +114,14 @@ class ServerNode(Node):
         if self.registry.closed:
             pipe.close(Goaway.SHUTDOWN, "the node is shutting down")
             return
+        fault = self._watch.fault_of(peer)
+        if fault is not None:  # since it was let in
+            pipe.close(Goaway.CERTIFICATE, fault)
+            return
         replaced = self.registry.add(pipe)
-        if replaced is not None:
+        if replaced is not None and hello.succeeds:
+            self._retire(replaced)
+        elif replaced is not None:
             log.warning(
                 "client %s connected again from %s and takes over from its connection from %s",
                 peer.name, peer.address, replaced.peer.address,
@@ -125,6 +135,23 @@ class ServerNode(Node):
         # Not here, after the end: a client that is gone may end the call, and this coroutine, before the pipe.
         pipe.ended.add_done_callback(lambda ended: self._forget(pipe, ended.result(), context))
         await asyncio.shield(pipe.ended)
+
+    def _retire(self, pipe: Pipe) -> None:
+        """Leave a pipe to its client, which opened another and ends this one when nothing is in flight on it."""
+        self._retired.add(pipe)
+        timer = self._loop.call_later(
+            RETIREMENT + self.settings.drain_timeout_s, pipe.close, Goaway.TAKEOVER, f"{pipe.peer.name} connected again"
+        )
+
+        def ended(_: object) -> None:
+            timer.cancel()
+            self._retired.discard(pipe)
+
+        pipe.ended.add_done_callback(ended)
+
+    def _identity_changed(self, _news: News) -> None:
+        self._listener.replace(self.identity)
+        self._listener.revocations = self.custody.revocations
 
     def _forget(self, pipe: Pipe, end: PipeEnd, context: PeerContext) -> None:
         peer = pipe.peer

@@ -71,6 +71,7 @@ class Pipe:
         serve: answers a request, as a task of its own.
         stats: counters.
         forwards: this node passes every request on to an HTTP service.
+        succeeds: this node has another pipe to the peer, which this one succeeds without loss.
 
     Attributes:
         peer: the node at the other end.
@@ -93,6 +94,7 @@ class Pipe:
         serve: Serve,
         stats: Stats,
         forwards: bool = False,
+        succeeds: bool = False,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._carrier = carrier
@@ -106,12 +108,13 @@ class Pipe:
             manifest=list(manifest),
             now=loop.time(),
             forwards=forwards,
+            succeeds=succeeds,
         )
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
         self._clocks = Clocks(lambda: (*self._calls.values(), *self._incoming.values()))
         self._sender = Sender(self._core, carrier, self._nothing_follows)
-        self._draining = False
+        self._draining: PipeEnd | None = None
         self._peer_goaway: events.PeerLeaving | None = None
         self._trace = log.isEnabledFor(logging.DEBUG)
         self.peer: Peer = carrier.peer
@@ -154,13 +157,13 @@ class Pipe:
             raise ConnectError(self.ended.result().message)
         return self.ready.result()
 
-    async def drain(self, grace: float) -> None:
+    async def drain(self, grace: float, message: str = "the node is shutting down") -> None:
         """Accept nothing new, let what is in flight finish for at most `grace` seconds, and end the pipe."""
-        self._draining = True
-        self._core.goaway(Goaway.SHUTDOWN, "the node is shutting down")
+        self._draining = PipeEnd(Goaway.SHUTDOWN, message, by_peer=False)
+        self._core.goaway(Goaway.SHUTDOWN, message)
         self._sender.wake()
         await asyncio.wait({self.ended}, timeout=grace)
-        self._end(PipeEnd(Goaway.SHUTDOWN, "this node is shutting down", by_peer=False))
+        self._end(self._draining)
 
     def close(self, reason: Goaway.Reason.ValueType, message: str) -> None:
         """End the pipe now, telling the peer why."""
@@ -411,8 +414,8 @@ class Pipe:
             self._end(PipeEnd(Goaway.UNSPECIFIED, f"the connection was lost: {error}", by_peer=False))
 
     def _nothing_follows(self) -> bool:
-        if self._draining and self._core.in_flight == 0:
-            self._end(PipeEnd(Goaway.SHUTDOWN, "this node is shutting down", by_peer=False))
+        if self._draining is not None and self._core.in_flight == 0:
+            self._end(self._draining)
         return self.ended.done()
 
     def _tick(self) -> None:

@@ -82,6 +82,7 @@ class Connection:
         manifest: the events this side serves.
         now: monotonic time in seconds.
         forwards: this side passes every request on to an HTTP service.
+        succeeds: this side has another pipe to the peer, which this one succeeds.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Connection:
         manifest: list[ManifestEvent],
         now: float,
         forwards: bool = False,
+        succeeds: bool = False,
     ) -> None:
         self.limits = limits
         self.peer_hello: Hello | None = None
@@ -118,6 +120,7 @@ class Connection:
             max_frame_bytes=limits.max_frame_bytes,
             manifest=manifest,
             forwards=forwards,
+            succeeds=succeeds,
         )
         self._control(0, "hello", hello)
 

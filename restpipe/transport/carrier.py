@@ -16,7 +16,7 @@ class Peer:
     Attributes:
         name: from its certificate; on a client node, the server's host name, which its certificate was checked for.
         address: its IP address, as this node sees it.
-        certificate: PEM, where this side was shown one.
+        certificate: PEM, that of the node alone; empty where the carrier has none.
         not_after: end of the certificate's validity.
     """
 

@@ -2,21 +2,30 @@
 
 import asyncio
 import contextlib
+from datetime import datetime
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from restpipe.exceptions import ConnectError
+from restpipe.identity.certificates import parse_certificate
 from restpipe.identity.files import Identity
+from restpipe.identity.revocation import NOTHING_REVOKED, Revocations
+from restpipe.identity.wording import moment
 from restpipe.protocol.limits import Limits
 from restpipe.transport.carrier import CarrierLostError, Peer
 from restpipe.transport.channel_options import METHOD, SERVICE, client_options
 from restpipe.transport.diagnosis import explain
+from restpipe.transport.handshake import shown_certificate
 
 _GOODBYE_TIMEOUT = 1.0
 
 Call = Any  # grpc.aio.StreamStreamCall, which the stubs of grpc do not type
+
+
+class _AnotherCertificateError(Exception):
+    """The server does not show the certificate that it is expected to."""
 
 
 class GrpcClientCarrier:
@@ -83,11 +92,23 @@ class GrpcClientCarrier:
             await self._channel.close()
 
 
-async def dial(host: str, port: int, identity: Identity, limits: Limits, connect_timeout: float) -> GrpcClientCarrier:
+async def dial(
+    host: str,
+    port: int,
+    identity: Identity,
+    limits: Limits,
+    connect_timeout: float,
+    *,
+    revocations: Revocations = NOTHING_REVOKED,
+    expected: bytes = b"",
+) -> GrpcClientCarrier:
     """Connect to a server node over mutual TLS.
 
     Each attempt has a channel and credentials of its own, so that it sees replaced certificates and changed addresses,
     and inherits no back-off.
+
+    gRPC neither tells a client which certificate the server showed, nor knows revocation lists. So the certificate is
+    looked at first, in a handshake of its own, and then is all that gRPC is let trust: another one is not accepted.
 
     Args:
         host: name or IP address, which the server's certificate must name.
@@ -95,32 +116,66 @@ async def dial(host: str, port: int, identity: Identity, limits: Limits, connect
         identity: this node's.
         limits: this node's.
         connect_timeout: seconds for name look-up, connection, handshake and the server's first frame together.
+        revocations: what is revoked.
+        expected: certificate that the server showed the last time, in PEM: spares the look while it is the same.
 
     Raises:
         ConnectError: no pipe; the message says why.
     """
-    credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        async with asyncio.timeout(connect_timeout):
+            if expected and _revoked(expected, revocations) is None:
+                with contextlib.suppress(_AnotherCertificateError):
+                    return await _call(host, target, identity, limits, connect_timeout, expected)
+            shown = await shown_certificate(host, port, identity)
+            date = _revoked(shown, revocations)
+            if date is None:
+                return await _call(host, target, identity, limits, connect_timeout, shown)
+        cause = f"the server's certificate was revoked on {moment(date)}; issue it anew"
+    except TimeoutError:
+        cause = f"no answer within {connect_timeout:g} s"
+    except _AnotherCertificateError:
+        cause = "the server showed another certificate than a moment before"
+    except ConnectError as error:
+        cause = str(error)
+    except (OSError, grpc.aio.AioRpcError) as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from error  # both came at once, and grpc.aio tells of the status only
+        cause = await explain(error, host, port, identity, connect_timeout)
+    # Raised here: what was caught refers to the call, and the connection lives as long as anything does.
+    raise ConnectError(f"{target}: {cause}")
+
+
+async def _call(
+    host: str, target: str, identity: Identity, limits: Limits, connect_timeout: float, certificate: bytes
+) -> GrpcClientCarrier:
+    """Make the call of a server that shows this very certificate, which was verified before.
+
+    Raises:
+        _AnotherCertificateError: it shows another one.
+        grpc.aio.AioRpcError: the call failed.
+        ConnectError: the server ended the call.
+    """
+    credentials = grpc.ssl_channel_credentials(certificate, identity.key_pem, identity.certificate_pem)
     options = client_options(limits, connect_timeout)
     async with contextlib.AsyncExitStack() as undo:
         channel = await undo.enter_async_context(grpc.aio.secure_channel(target, credentials, options=options))
         call: Call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
         try:
             # Both sides begin with a frame. Metadata would not do: a server that refuses the call sends that, too.
-            async with asyncio.timeout(connect_timeout):
-                first = await call.read()
-        except TimeoutError:
-            cause = f"{target}: no answer within {connect_timeout:g} s"
+            first = await call.read()
         except grpc.aio.AioRpcError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError from error  # both came at once, and grpc.aio tells of the status only
-            cause = f"{target}: {await explain(error, host, port, identity, connect_timeout)}"
-        else:
-            if isinstance(first, bytes):
-                undo.pop_all()
-                return GrpcClientCarrier(channel, call, Peer(name=host, address=host), first)
-            cause = f"{target}: the server ended the call before its first frame"
-    # The connection lives as long as the call does, and the traceback of what is raised keeps this frame.
-    del channel, call
-    raise ConnectError(cause)
+            if "CERTIFICATE_VERIFY_FAILED" in (error.details() or ""):
+                raise _AnotherCertificateError from None
+            raise
+        if isinstance(first, bytes):
+            undo.pop_all()
+            not_after = parse_certificate(certificate).not_valid_after_utc
+            return GrpcClientCarrier(channel, call, Peer(host, host, certificate, not_after), first)
+    raise ConnectError("the server ended the call before its first frame")
+
+
+def _revoked(certificate: bytes, revocations: Revocations) -> datetime | None:
+    return revocations.date(parse_certificate(certificate))

@@ -18,6 +18,8 @@ from grpc_reflection.v1alpha import reflection
 from restpipe.exceptions import ConfigError, IdentityError
 from restpipe.identity.certificates import certificate_name, parse_certificate
 from restpipe.identity.files import Identity
+from restpipe.identity.revocation import NOTHING_REVOKED
+from restpipe.identity.wording import moment
 from restpipe.protocol.limits import Limits
 from restpipe.transport.carrier import CarrierLostError, Peer
 from restpipe.transport.channel_options import METHOD, SERVICE, server_options
@@ -66,11 +68,16 @@ class PipeListener:
         identity: of this node.
         limits: of this node.
         accept: runs the pipe over a new carrier; when it returns, the call ends.
+
+    Attributes:
+        revocations: clients whose certificates are revoked are refused.
     """
 
     def __init__(self, identity: Identity, limits: Limits, accept: Accept) -> None:
-        self._identity = identity
+        self._configuration = _configuration(identity)
+        self._shown = self._configuration
         self._accept = accept
+        self.revocations = NOTHING_REVOKED
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=server_options(limits))
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._connect)
@@ -85,9 +92,10 @@ class PipeListener:
         Raises:
             ConfigError: the address cannot be bound.
         """
-        identity = self._identity
-        credentials = grpc.ssl_server_credentials(
-            [(identity.key_pem, identity.certificate_pem)], identity.ca_pem, require_client_auth=True
+        credentials = grpc.dynamic_ssl_server_credentials(
+            self._configuration,
+            self._take_configuration,  # type: ignore[arg-type]  # the stubs forget that None means: unchanged
+            require_client_authentication=True,
         )
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -99,6 +107,18 @@ class PipeListener:
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return bound
+
+    def replace(self, identity: Identity) -> None:
+        """Show another identity to those who connect from now on, and trust its CAs; pipes go on."""
+        self._configuration = _configuration(identity)
+
+    def _take_configuration(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what changed since the last connection. Called by threads of gRPC, one at a time."""
+        configuration = self._configuration
+        if configuration is self._shown:
+            return None
+        self._shown = configuration
+        return configuration
 
     async def drain(self) -> None:
         """Let health checks answer NOT_SERVING; pipes go on."""
@@ -116,9 +136,20 @@ class PipeListener:
                 "refused a client at %s: its certificate names no node: %s", peer_address(context.peer()), error
             )
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the client's certificate names no node: {error}")
+        revoked = self.revocations.date(parse_certificate(peer.certificate))
+        if revoked is not None:
+            log.warning("refused %s at %s: its certificate was revoked on %s", peer.name, peer.address, moment(revoked))
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED,
+                f"this node's certificate was revoked on {moment(revoked)}; get a new one",
+            )
         # A handler that ends with CancelledError sends no status, and its client waits for ever (grpc/grpc#28989).
         with contextlib.suppress(asyncio.CancelledError):
             await self._accept(GrpcServerCarrier(context, peer))
+
+
+def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(identity.key_pem, identity.certificate_pem)], identity.ca_pem)
 
 
 def _peer(context: Context) -> Peer:

@@ -128,7 +128,7 @@ def test_an_expired_certificate_is_refused_with_the_date_and_the_clock(tmp_path:
     message = _only_fault(store(tmp_path, pair, root.pem))
     assert f"node.crt.pem: expired 3 days ago, on {pair.certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC" in message
     assert f"(the clock here says {datetime.now(UTC):%Y-%m-%d}" in message
-    assert message.endswith("issue it anew with `restpipe ca issue NAME --force`")
+    assert message.endswith("issue it anew with `restpipe ca renew NAME`")
 
 
 def test_a_certificate_of_the_future_is_refused_with_how_far_the_clock_would_be_off(tmp_path: Path) -> None:

@@ -189,10 +189,10 @@ async def test_an_attempt_that_fails_of_what_nobody_foresaw_is_logged_and_follow
 ) -> None:
     faults = [OSError("No space left on device"), ZeroDivisionError("a bug")]
 
-    async def dial(*arguments: Any) -> Any:
+    async def dial(*arguments: Any, **options: Any) -> Any:
         if faults:
             raise faults.pop(0)
-        return await grpc_client.dial(*arguments)
+        return await grpc_client.dial(*arguments, **options)
 
     monkeypatch.setattr("restpipe.nodes.client.dial", dial)
     with caplog.at_level(logging.WARNING, "restpipe"):

@@ -387,7 +387,9 @@ async def test_dialling_that_is_cancelled_as_it_fails_is_cancelled(
     identities: Identities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grpc.aio, "secure_channel", lambda *_, **__: CancelledAsItFails())
-    dialling = asyncio.create_task(dial("127.0.0.1", 1, identities.client, Limits(), 5.0))
+    dialling = asyncio.create_task(
+        dial("127.0.0.1", 1, identities.client, Limits(), 5.0, expected=identities.server.certificate_pem)
+    )
     await asyncio.wait({dialling})
     assert dialling.cancelled()
 

@@ -185,6 +185,7 @@ class Hello(_message.Message):
     MAX_FRAME_BYTES_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     FORWARDS_FIELD_NUMBER: _builtins.int
+    SUCCEEDS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of these rules that the sender speaks: 1."""
     software: _builtins.str
@@ -197,6 +198,12 @@ class Hello(_message.Message):
     """The largest frame the sender accepts, in bytes. At least 65,536."""
     forwards: _builtins.bool
     """The sender passes every request on to an HTTP service, whatever its verb and its target: see Request.target."""
+    succeeds: _builtins.bool
+    """From the dialling side: it has another pipe to the receiver, in good order, which this one succeeds without loss, as when
+    its certificate was renewed. The receiver opens new exchanges on this pipe alone, and leaves the other one open until
+    its exchanges are over and the dialling side ends it, or patience does. Without it, a new pipe of a name ends the
+    one before at once, with Goaway(TAKEOVER).
+    """
     @_builtins.property
     def manifest(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The events the sender serves."""
@@ -211,10 +218,11 @@ class Hello(_message.Message):
         max_frame_bytes: _builtins.int = ...,
         manifest: _abc.Iterable[Global___Event] | None = ...,
         forwards: _builtins.bool = ...,
+        succeeds: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "initial_window", b"initial_window", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "revision", b"revision", "software", b"software"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "initial_window", b"initial_window", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "revision", b"revision", "software", b"software", "succeeds", b"succeeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -705,6 +713,8 @@ class Goaway(_message.Message):
         """The peer broke the protocol; `message` names the envelope and the rule."""
         HEARTBEAT: Goaway._Reason.ValueType  # 4
         """Nothing was received for the heartbeat timeout."""
+        CERTIFICATE: Goaway._Reason.ValueType  # 5
+        """The certificate of the receiver expired, or was revoked, while the pipe was up."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
     UNSPECIFIED: Goaway.Reason.ValueType  # 0
@@ -717,6 +727,8 @@ class Goaway(_message.Message):
     """The peer broke the protocol; `message` names the envelope and the rule."""
     HEARTBEAT: Goaway.Reason.ValueType  # 4
     """Nothing was received for the heartbeat timeout."""
+    CERTIFICATE: Goaway.Reason.ValueType  # 5
+    """The certificate of the receiver expired, or was revoked, while the pipe was up."""
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

@@ -1,0 +1,235 @@
+"""What a node holds while its files are replaced: never a half of something, never less than it had."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from certificates_of_others import CA, sign, store
+from cryptography.hazmat.primitives import serialization
+from test_revocation import TOMORROW, crl
+
+from restpipe.exceptions import IdentityError
+from restpipe.identity import Authority, Custody, IdentityPaths
+
+
+@dataclass
+class Held:
+    """The files of a node, and its custody of them."""
+
+    authority: Authority
+    directory: Path
+
+    def __post_init__(self) -> None:
+        self.paths = IdentityPaths(*(self.directory / name for name in ("key.pem", "crt.pem", "ca.crt.pem")))
+        self.crl_path = self.directory / "ca.crl.pem"
+        shutil.copy(self.authority.certificate_path, self.paths.ca)
+        self.install()
+        self.custody = Custody(self.paths, self.crl_path, "client")
+
+    def install(self) -> None:
+        """Put an identity that was issued a moment ago in the place of the one before."""
+        issued = self.authority.issue("alpha", "client", replace=True)
+        shutil.copy(issued.key_path, self.paths.key)
+        shutil.copy(issued.certificate_path, self.paths.certificate)
+
+    def revoke(self, *serials: int) -> None:
+        self.authority.revoke(serials)
+        shutil.copy(self.authority.crl_path, self.crl_path)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Held:
+    (tmp_path / "node").mkdir()
+    return Held(Authority.create(tmp_path / "authority"), tmp_path / "node")
+
+
+def test_while_no_file_changes_nothing_is_news(held: Held) -> None:
+    assert held.custody.look() is None
+    held.paths.certificate.touch()
+    assert held.custody.look() is None
+
+
+def test_a_replaced_pair_is_taken_once(held: Held) -> None:
+    before = held.custody.identity
+    held.install()
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, news.revocations, news.faults) == (True, False, ())
+    assert held.custody.identity.certificate_pem == held.paths.certificate.read_bytes() != before.certificate_pem
+    assert held.custody.look() is None
+
+
+def test_a_replacement_of_the_same_size_and_time_is_noticed(held: Held) -> None:
+    held.revoke(1)
+    held.custody.look()
+    before = held.crl_path.stat()
+    content = held.crl_path.read_bytes()
+    held.crl_path.write_bytes(content[:-40] + b"B" * 8 + content[-32:])
+
+    os.utime(held.crl_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert held.crl_path.stat().st_size == before.st_size
+    news = held.custody.look()
+    assert news is not None
+    assert news.faults
+
+
+@pytest.mark.parametrize("first", ["key", "certificate"])
+def test_half_a_replacement_changes_nothing_and_the_other_half_completes_it(held: Held, first: str) -> None:
+    before = held.custody.identity
+    old = {name: getattr(held.paths, name).read_bytes() for name in ("key", "certificate")}
+    held.install()
+    second = "certificate" if first == "key" else "key"
+    last = getattr(held.paths, second)
+    new, _ = last.read_bytes(), last.write_bytes(old[second])
+
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, held.custody.identity) == (False, before)
+    (fault,) = news.faults
+    assert fault.severity == "error"
+    assert "is not the key of" in fault.message
+    assert held.custody.look() is None
+
+    last.write_bytes(new)
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, news.faults) == (True, ())
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("break_file", [_cut, _empty, Path.unlink])
+@pytest.mark.parametrize("name", ["key", "certificate", "ca"])
+def test_a_file_that_cannot_be_used_leaves_what_was_held(
+    held: Held, name: str, break_file: Callable[[Path], None]
+) -> None:
+    before = held.custody.identity
+    path = getattr(held.paths, name)
+    content = path.read_bytes()
+    break_file(path)
+    news = held.custody.look()
+    assert news is not None
+    assert [fault.severity for fault in news.faults] == ["error"]
+    assert str(path) in news.faults[0].message
+    assert held.custody.identity == before
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, news.faults) == (False, ())
+
+
+def test_a_key_that_others_could_read_is_taken_once_it_is_private(held: Held) -> None:
+    held.install()
+    held.paths.key.chmod(0o640)
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, "chmod 600" in news.faults[0].message) == (False, True)
+    held.paths.key.chmod(0o600)
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, news.faults) == (True, ())
+
+
+def test_a_list_of_revocations_may_come_grow_and_be_another(held: Held) -> None:
+    other = held.authority.issue("beta", "client").certificate
+    for count, serial in enumerate([1, other.serial_number, 2], start=1):
+        held.revoke(serial)
+        news = held.custody.look()
+        assert news is not None
+        assert (news.identity, news.revocations, news.faults) == (False, True, ())
+        assert len(held.custody.revocations) == count
+    assert held.custody.revocations.date(other)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "severity", "said"),
+    [
+        (_cut, "error", "is PEM that was cut off"),
+        (_empty, "error", "is empty"),
+        (Path.unlink, "warning", "is gone; what it revoked stays revoked until this node is started again"),
+        (lambda path: path.write_bytes(crl(sign("X", None, CA))), "error", "is signed by none of the node's CAs"),
+    ],
+)
+def test_what_was_revoked_stays_revoked_whatever_becomes_of_the_list(
+    held: Held, spoil: Callable[[Path], object], severity: str, said: str
+) -> None:
+    other = held.authority.issue("beta", "client").certificate
+    held.revoke(other.serial_number)
+    held.custody.look()
+    spoil(held.crl_path)
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, news.revocations) == (False, False)
+    (fault,) = news.faults
+    assert (fault.severity, said in fault.message) == (severity, True)
+    assert held.custody.revocations.date(other)
+
+
+def test_a_bad_list_does_not_keep_a_new_identity_away(held: Held) -> None:
+    held.crl_path.write_bytes(b"nonsense")
+    held.install()
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, len(news.faults)) == (True, 1)
+
+
+def test_a_node_whose_own_certificate_is_revoked_is_told_and_takes_no_other_that_is(held: Held) -> None:
+    before = held.custody.identity
+    held.revoke(before.certificate.serial_number)
+    news = held.custody.look()
+    assert news is not None
+    (fault,) = news.faults
+    assert fault.severity == "error"
+    assert f"{held.paths.certificate}: was revoked on 20" in fault.message
+    assert "restpipe ca renew alpha" in fault.message
+    held.install()
+    assert held.custody.look() is not None
+    taken = held.custody.identity
+    assert (taken != before, held.custody.faults) == (True, ())
+
+
+def test_a_node_does_not_start_with_a_revoked_certificate_or_a_list_that_cannot_be_believed(held: Held) -> None:
+    held.crl_path.write_bytes(b"nonsense")
+    with pytest.raises(IdentityError, match=r"ca\.crl\.pem: is not a PEM file"):
+        Custody(held.paths, held.crl_path, "client")
+    held.revoke(held.custody.identity.certificate.serial_number)
+    with pytest.raises(IdentityError, match=r"crt\.pem: was revoked on "):
+        Custody(held.paths, held.crl_path, "client")
+
+
+def test_a_node_starts_with_a_list_that_is_due_to_be_replaced_and_warns(tmp_path: Path) -> None:
+    ca = sign("CA", None, CA)
+    pair = sign("alpha", ca)
+    files = store(tmp_path, pair, ca.pem)
+    path = tmp_path / "ca.crl.pem"
+    path.write_bytes(crl(ca, [5], due=-TOMORROW))
+    custody = Custody(IdentityPaths(*files.all), path, "client")
+    assert len(custody.revocations) == 1
+    (fault,) = custody.faults
+    assert fault.severity == "warning"
+    assert "should have been replaced" in fault.message
+
+
+def test_the_list_of_a_new_ca_is_believed_with_it(held: Held, tmp_path: Path) -> None:
+    new = Authority.create(tmp_path / "new")
+    issued = new.issue("alpha", "client")
+    new.revoke([9])
+    both = (held.authority.certificate, new.certificate)
+    held.paths.ca.write_bytes(b"".join(one.public_bytes(serialization.Encoding.PEM) for one in both))
+    shutil.copy(issued.key_path, held.paths.key)
+    shutil.copy(issued.certificate_path, held.paths.certificate)
+    shutil.copy(new.crl_path, held.crl_path)
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, news.revocations, news.faults) == (True, True, ())
+    assert held.custody.identity.ca_not_after == new.certificate.not_valid_after_utc
