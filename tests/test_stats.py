@@ -14,6 +14,7 @@ from restpipe.stats import (
     MAX_DATAGRAM_BYTES,
     MAX_TIMINGS,
     Count,
+    Gauge,
     NullStats,
     Stats,
     Statsd,
@@ -78,7 +79,7 @@ async def statsd(server: Server) -> AsyncIterator[Statsd]:
 
 
 def test_the_documented_names_are_exact() -> None:
-    names = {*Count, *Timing, handled_count("get_time"), handled_timing("get_time")}
+    names = {*Count, *Timing, *Gauge, handled_count("get_time"), handled_timing("get_time")}
     assert names == {
         "client.connect.new.tick",
         "client.connect.connected.tick",
@@ -93,7 +94,26 @@ def test_the_documented_names_are_exact() -> None:
         "message.send.timing",
         "message.receive.handle.timing",
         "message.received.handle.get_time.timing",
+        "identity.expires_in_days",
+        "identity.ca.expires_in_days",
+        "identity.peers.expires_in_days",
     }
+
+
+async def test_of_a_gauge_the_last_value_is_sent_and_one_below_zero_is_set_not_subtracted(
+    server: Server, statsd: Statsd
+) -> None:
+    statsd.gauge(Gauge.IDENTITY, 3.5)
+    statsd.gauge(Gauge.IDENTITY, 2.25)
+    statsd.gauge(Gauge.CA, -1.5)
+    statsd._flush()
+    assert server.lines() == [
+        "identity.expires_in_days:2.250|g",
+        "identity.ca.expires_in_days:0|g",
+        "identity.ca.expires_in_days:-1.500|g",
+    ]
+    statsd._flush()
+    assert server.lines() == []
 
 
 async def test_counters_are_summed_and_timings_sent_in_milliseconds(server: Server, statsd: Statsd) -> None:

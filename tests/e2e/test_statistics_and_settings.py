@@ -26,8 +26,11 @@ OF_A_CLIENT = {
     "message.send.timing",
     "message.receive.handle.timing",
     "message.received.handle.get_data.timing",
+    "identity.expires_in_days",
+    "identity.ca.expires_in_days",
+    "identity.peers.expires_in_days",
 }
-LINE = re.compile(r"([\w.]+):(\d+\|c|\d+\.\d+\|ms)(\|@0\.\d+)?")
+LINE = re.compile(r"([\w.]+):(\d+\|c|\d+\.\d+\|ms|\d+\.\d+\|g)(\|@0\.\d+)?")
 
 
 class Receiver:
