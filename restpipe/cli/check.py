@@ -24,7 +24,8 @@ from restpipe.config import (
 )
 from restpipe.exceptions import ConfigError
 from restpipe.handlers.events import EventTable
-from restpipe.identity.files import examine
+from restpipe.identity import IdentityPaths
+from restpipe.identity.custody import examine_with_crl
 from restpipe.identity.wording import moment, span
 
 Settings = ServerSettings | ClientSettings
@@ -107,7 +108,8 @@ def _check_settings(report: _Report, settings: Settings) -> None:
 
 
 def _check_identity(report: _Report, settings: Settings) -> None:
-    identity, faults = examine(settings.key_path, settings.crt_path, settings.ca_crt_path, settings.node)
+    paths = IdentityPaths(settings.key_path, settings.crt_path, settings.ca_crt_path)
+    identity, revocations, faults = examine_with_crl(paths, settings.crl_path, settings.node)
     for fault in faults:
         tell = report.error if fault.severity == "error" else report.warning
         tell("identity", fault.message)
@@ -115,6 +117,8 @@ def _check_identity(report: _Report, settings: Settings) -> None:
         left = span(identity.not_after - datetime.now(UTC))
         end = f"expires in {left}, on {moment(identity.not_after)}"
         report.ok("identity", f'"{identity.name}", the identity of a {settings.node}; {end}')
+    if revocations is not None:
+        report.ok("revocations", f"{settings.crl_path} revokes {len(revocations)}")
 
 
 def _check_classes(report: _Report, settings: Settings) -> None:

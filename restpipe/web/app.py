@@ -96,9 +96,8 @@ def _answer(error: EventError) -> Response:
 
 def _remote_events(node: ServerNode | ClientNode) -> Iterator[tuple[dict[str, str], dict[str, Any], dict[str, Any]]]:
     """Yield the tag, the path items and the schemas of each peer that is connected."""
-    for pipe in node.pipes:
-        if not pipe.available:
-            continue
+    # One for each name: a pipe that was succeeded by another, as certificates were replaced, lives on for a moment.
+    for pipe in {pipe.peer.name: pipe for pipe in node.pipes if pipe.available}.values():
         name, hello = pipe.peer.name, pipe.ready.result()
         prefix, tag = (
             (f"/client/{quote(name, safe='')}/", name) if isinstance(node, ServerNode) else ("/server/", "server")

@@ -219,6 +219,26 @@ def test_an_identity_that_expires_soon_is_a_warning(tmp_path: Path) -> None:
     assert any(text.startswith('"client", the identity of a client; expires in 2 days') for _, _, text in found(result))
 
 
+def test_a_revocation_list_is_told_and_a_damaged_one_is_an_error(identities: Path) -> None:
+    authority = Authority.load(identities)
+    assert not [line for line in found(check("server")) if line[1] == "revocations"]
+    authority.revoke([5, 6])
+    assert ("ok", "revocations", f"{identities}/ca.crl.pem revokes 2") in found(check("server"))
+    authority.crl_path.write_text("nonsense")
+    [(subject, text)] = errors(check("client"))
+    assert subject == "identity"
+    assert text.startswith(f"{identities}/ca.crl.pem: is not a PEM file")
+
+
+def test_a_revoked_identity_is_an_error(identities: Path) -> None:
+    authority = Authority.load(identities)
+    authority.revoke(one.serial_number for one in authority.issued("client"))
+    assert check("server").exit_code == 0
+    [(subject, text)] = errors(check("client"))
+    assert subject == "identity"
+    assert "client.crt.pem: was revoked on 20" in text
+
+
 # Classes
 
 METHOD = "class Mine:\n  def get_time(self, ctx, post_data): ...\n"

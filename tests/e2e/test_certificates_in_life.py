@@ -1,0 +1,183 @@
+"""Certificates of nodes that run: renewed, revoked, expired, by the commands that operators type."""
+
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from e2e_curl import curl
+from e2e_processes import PATIENCE, Node, Site, site_with_handlers
+
+# Seconds from a revocation, or an expiry, to the end of the pipe, with the settings as they are by default.
+BOUND = 10.0
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with site_with_handlers(tmp_path) as site:
+        yield site
+
+
+def serial(site: Site, name: str) -> str:
+    command = ("openssl", "x509", "-in", site.directory / f"{name}.crt.pem", "-noout", "-serial")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().removeprefix("serial=")
+
+
+def shown_serial(server: Node, site: Site) -> str:
+    """Return the serial number of the certificate that a server shows to OpenSSL."""
+    files = ("-CAfile", "ca.crt.pem", "-cert", "client.crt.pem", "-key", "client.key.pem", "-alpn", "h2")
+    done = subprocess.run(
+        ("openssl", "s_client", "-connect", f"127.0.0.1:{server.pipe_port}", *files),
+        cwd=site.directory, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    shown = subprocess.run(
+        ("openssl", "x509", "-noout", "-serial"), input=done.stdout, capture_output=True, check=True
+    ).stdout
+    return shown.decode().strip().removeprefix("serial=")
+
+
+class Load(threading.Thread):
+    """Requests at a steady rate, one after the other whether or not the ones before have been answered."""
+
+    def __init__(self, url: str, rate: float = 100.0) -> None:
+        super().__init__()
+        self.outcomes: Counter[str] = Counter()
+        self._url = url
+        self._rate = rate
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        with httpx.Client(timeout=PATIENCE, trust_env=False) as http:
+            begun, sent = time.monotonic(), 0
+            while not self._over.wait(max(0.0, begun + sent / self._rate - time.monotonic())):
+                sent += 1
+                try:
+                    answer = http.post(self._url, json={"number": sent})
+                    self.outcomes["done" if answer.json() == {"number": sent} else answer.text] += 1
+                except httpx.HTTPError as error:
+                    self.outcomes[repr(error)] += 1
+
+    def end(self) -> Counter[str]:
+        self._over.set()
+        self.join()
+        return self.outcomes
+
+
+@contextmanager
+def load(*urls: str) -> Iterator[list[Load]]:
+    loads = [Load(url) for url in urls]
+    for one in loads:
+        one.start()
+    try:
+        yield loads
+    finally:
+        for one in loads:
+            one.end()
+
+
+def test_both_nodes_are_renewed_three_times_under_load_and_no_request_fails(site: Site) -> None:
+    server, client = site.pair(RP_IDENTITY_INTERVAL_S="0.2")
+    with load(f"{client.web}/server/echo", f"{server.web}/client/client/echo") as loads:
+        for times in range(1, 4):
+            for name, node in (("client", client), ("server", server)):
+                site.run("restpipe", "ca", "renew", name).wait()
+                node.wait_for(f"took a new identity: {name}, valid until", times=times)
+            client.wait_for("connected to the server anew", times=times)
+            server.wait_for("client client disconnected: another pipe, with newer certificates", times=times)
+        assert shown_serial(server, site) == serial(site, "server")
+        outcomes = [one.end() for one in loads]
+    for outcome in outcomes:
+        assert outcome.keys() == {"done"}, outcome
+        assert outcome["done"] > 100
+    assert "took over" not in server.output
+
+
+def test_a_key_without_its_certificate_breaks_nothing(site: Site) -> None:
+    server, client = site.pair(RP_IDENTITY_INTERVAL_S="0.2")
+    old = (site.directory / "client.crt.pem").read_bytes()
+    site.authority.renew("client")
+    new = (site.directory / "client.crt.pem").read_bytes()
+    (site.directory / "client.crt.pem").write_bytes(old)
+    client.wait_for(r"client\.key\.pem: is not the key of .*client\.crt\.pem; .*\(what was there before stays in use\)")
+    assert curl(f"{client.web}/server/data").status == 200
+    assert curl(f"{server.web}/client/client/data").status == 200
+    (site.directory / "client.crt.pem").write_bytes(new)
+    client.wait_for("took a new identity")
+    client.wait_for("connected to the server anew")
+    assert curl(f"{server.web}/client/client/data").status == 200
+
+
+def test_a_revoked_client_is_cut_within_the_bound_and_stays_out_until_it_has_a_new_certificate(site: Site) -> None:
+    server = site.server()
+    client, other = site.client(server.pipe_port), site.client(server.pipe_port, name="other")
+    site.run("restpipe", "ca", "revoke", "client").wait()
+    revoked = time.monotonic()
+    server.wait_for(r"ended the pipe to client \(127\.0\.0\.1\): the certificate of client was revoked on ")
+    client.wait_for("disconnected from the server: the certificate of client was revoked on ")
+    assert time.monotonic() - revoked < BOUND
+    assert curl(f"{server.web}/client/client/data", "-H", "Prefer: wait=0").outcome == (503, 245, "no")
+    assert curl(f"{server.web}/client/other/data").status == 200
+    client.wait_for("cannot connect to the server: .*this node's certificate was revoked on ")
+    server.wait_for(r"refused client at 127\.0\.0\.1: its certificate was revoked on ")
+    assert other.running
+
+    site.run("restpipe", "ca", "renew", "client").wait()
+    client.wait_connected(times=2)
+    assert curl(f"{server.web}/client/client/data").status == 200
+
+
+def test_a_client_leaves_a_revoked_server(site: Site) -> None:
+    server = site.server()
+    client = site.client(server.pipe_port)
+    site.run("restpipe", "ca", "revoke", "server.crt.pem").wait()
+    client.wait_for("ended the pipe to localhost .*: the certificate of localhost was revoked on ")
+    server.wait_for(r"server\.crt\.pem: was revoked on .*; issue it anew with `restpipe ca renew server`")
+    client.wait_for("cannot connect to the server: .*the server's certificate was revoked on ")
+
+
+def test_openssl_agrees_with_what_was_revoked(site: Site) -> None:
+    site.identity("client", "client")
+    site.identity("client", "other")
+    number = serial(site, "client")
+    site.run("restpipe", "ca", "revoke", "--serial", number).wait()
+    listed = subprocess.run(
+        ("openssl", "crl", "-in", "ca.crl.pem", "-noout", "-text", "-CAfile", "ca.crt.pem"),
+        cwd=site.directory, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert re.findall(r"Serial Number: (\S+)", listed.stdout) == [number]
+    assert "verify OK" in listed.stderr
+    verify = ("openssl", "verify", "-CAfile", "ca.crt.pem", "-CRLfile", "ca.crl.pem", "-crl_check")
+    done = {
+        name: subprocess.run(
+            (*verify, f"{name}.crt.pem"), cwd=site.directory, capture_output=True, check=False
+        ).returncode
+        for name in ("client", "other")
+    }
+    assert done["client"] != 0
+    assert done["other"] == 0
+
+
+def test_sighup_looks_at_once(site: Site) -> None:
+    server, client = site.pair(RP_IDENTITY_INTERVAL_S="3600")
+    for node, name in ((client, "client"), (server, "server")):
+        node.send(signal.SIGHUP)
+        node.wait_for("looked for a new identity and a new revocation list: there is none")
+        site.run("restpipe", "ca", "renew", name).wait()
+        node.send(signal.SIGHUP)
+        node.wait_for(f"took a new identity: {name}")
+    client.wait_for("connected to the server anew")
+    assert curl(f"{server.web}/client/client/data").status == 200
+
+
+def test_a_certificate_that_expires_soon_is_warned_of_by_its_node_and_by_the_peer(site: Site) -> None:
+    site.authority.issue("client", "client", days=3)
+    server, client = site.pair(RP_IDENTITY_INTERVAL_S="0.2")
+    client.wait_for(r"client\.crt\.pem: expires in 2 days, on .*; issue it anew with `restpipe ca renew NAME`")
+    server.wait_for("the certificate of client expires in 2 days, on ")
