@@ -133,5 +133,25 @@ def test_a_server_certificate_for_a_host_is_issued_as_the_readme_says(tmp_path: 
         assert "pipe.example.org" in shown.wait()
 
 
+def test_certificates_are_renewed_and_revoked_as_the_readme_says(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        reader = Reader(site)
+        reader.shell(block("sh", "restpipe ca init"))
+        server, client = reader.start("restpipe server"), reader.start("restpipe client")
+        client.wait_connected()
+        reader.shell(block("sh", "restpipe ca renew"))
+        client.wait_for("connected to the server anew")
+        reader.shell(block("sh", "restpipe ca revoke").replace("/var/lib/restpipe", str(tmp_path / "var")))
+        server.wait_for("ended the pipe to client .*: the certificate of client was revoked on ")
+        # The client finds its own certificate on the list, which is in the directory of both.
+        client.wait_for("was revoked on .*; issue it anew with `restpipe ca renew client`")
+        shown = reader.shell(block("sh", "restpipe ca show"))
+        assert len(re.findall(r"^client +client .* revoked on ", shown, re.MULTILINE)) == 2
+        assert len(re.findall(r"^Revoked ", shown, re.MULTILINE)) == 2
+        site.run("restpipe", "ca", "renew", "client", "--dir", "output").wait()
+        reader.shell("cd output; rp_client_set_identity client.key.pem client.crt.pem ca.crt.pem")
+        client.wait_connected(times=2)
+
+
 def test_the_tables_of_settings_are_current() -> None:
     assert with_current_tables(TEXT) == TEXT, "run `python tests/readme_settings.py`"
