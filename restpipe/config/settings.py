@@ -88,7 +88,7 @@ class ClientSettings(NodeSettings):
             panel=PIPE,
             option="--connect-timeout",
         ),
-    ] = 5.0
+    ] = 10.0
     reconnect_min_s: Annotated[
         Seconds,
         Setting(

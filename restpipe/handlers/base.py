@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from restpipe.handlers.connection_events import does_nothing
 from restpipe.handlers.context import EventContext, PeerContext
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -32,9 +33,11 @@ class EventHandler:
 class ServerEventHandler(EventHandler):
     """Base of a server node's event handler."""
 
+    @does_nothing
     def start_hook(self, ctx: PeerContext) -> Any:
         """Run when a client has connected. May be `async def`; an exception is logged and harms nothing."""
 
+    @does_nothing
     def stop_hook(self, ctx: PeerContext) -> Any:
         """Run when a client's connection has ended. May be `async def`; an exception is logged and harms nothing."""
 

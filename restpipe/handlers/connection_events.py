@@ -7,15 +7,24 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from restpipe.handlers.threads import HandlerThreads
 
 log = logging.getLogger(__name__)
 
+Hook = TypeVar("Hook", bound=Callable[..., Any])
 
-# Hooks that wait for one that takes long.
-MOST_HOOKS = 1000
+# Hooks that wait for one that takes long: two for each client, when all that a restarted server had come back at once.
+MOST_HOOKS = 10_000
+
+_DOES_NOTHING = "__restpipe_does_nothing__"
+
+
+def does_nothing(hook: Hook) -> Hook:
+    """Mark a hook that is there to be overridden: it need not be called."""
+    setattr(hook, _DOES_NOTHING, True)
+    return hook
 
 
 class ClientConnectionStateEvents:
@@ -42,9 +51,11 @@ class ClientConnectionStateEvents:
         """
         return self.connection_fail(retry_attempts, last_disconnected_dt)
 
+    @does_nothing
     def connection_success(self, retry_attempts: int, last_disconnected_dt: datetime | None) -> Any:
         """Tell what `connect_success` tells, under its other name."""
 
+    @does_nothing
     def connection_fail(self, retry_attempts: int, last_disconnected_dt: datetime | None) -> Any:
         """Tell what `connect_fail` tells, under its other name."""
 
@@ -56,12 +67,15 @@ ConnectionStateEvents = ClientConnectionStateEvents
 class ServerConnectionStateEvents:
     """What a server node tells. Methods may be `async def`; exceptions are logged and harm nothing."""
 
+    @does_nothing
     def connection_added(self, ip: str, new_count: int) -> Any:
         """Tell that a client connected; `new_count` are connected now."""
 
+    @does_nothing
     def connection_removed(self, ip: str, new_count: int) -> Any:
         """Tell that a client's connection ended; `new_count` are left."""
 
+    @does_nothing
     def idle(self, waiting_since_dt: datetime, duration_s: float) -> Any:
         """Tell, every minute, that nothing is connected.
 
@@ -84,6 +98,8 @@ class Notifier:
 
     def notify(self, hook: Callable[..., Any], *arguments: object) -> None:
         """Have a hook called soon. The hooks of one notifier are called one after the other."""
+        if hasattr(hook, _DOES_NOTHING):
+            return
         if self._queue.full():
             log.error("%s is not called: %d hooks wait for one that does not return", _name(hook), MOST_HOOKS)
             return

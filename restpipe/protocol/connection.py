@@ -255,14 +255,17 @@ class Connection:
             return []
         beat = self._heartbeat.tick(now)
         if beat is Beat.PING and self.peer_hello is not None:
-            self._ping_id += 1
-            self._ping_sent = now
-            self._control(0, "ping", Ping(id=self._ping_id))
+            self._ping(now)
         elif beat is Beat.DEAD:
             timeout = self.limits.heartbeat_timeout
             self.goaway(Goaway.HEARTBEAT, f"nothing was received for {timeout:g} s")
             return [PeerSilent(timeout)]
         return []
+
+    def _ping(self, now: float) -> None:
+        self._ping_id += 1
+        self._ping_sent = now
+        self._control(0, "ping", Ping(id=self._ping_id))
 
     # What arrives
 
@@ -388,8 +391,10 @@ class Connection:
             self._control(exchange_id, "cancel", Cancel(message="cancelled by the peer"))
         self._remove(exchange)
 
-    def _take_ping(self, ping: Ping, _events: list[Event], _now: float) -> None:
+    def _take_ping(self, ping: Ping, _events: list[Event], now: float) -> None:
         self._control(0, "pong", Pong(id=ping.id))
+        if self._heartbeat.join(now):
+            self._ping(now)
 
     def _take_pong(self, pong: Pong, events: list[Event], now: float) -> None:
         if not 0 < pong.id <= self._ping_id:

@@ -5,18 +5,26 @@ from restpipe.protocol.limits import FIRST_FRAME_BYTES, Limits
 SERVICE = "restpipe.v1.Pipe"
 METHOD = "Connect"
 
-_KEEPALIVE_MS = 3000
+# Seconds that a TLS handshake may take on a server. Where a thousand clients come back at once, the last one waits for
+# the handshakes of all others; were it cut off, its next attempt would come on top of theirs.
+HANDSHAKE_TIMEOUT = 10.0
+# Seconds by which gRPC's pings come later than the pipe's own, which make them needless.
+_BEHIND_HEARTBEAT = 1.0
+# Seconds that the answer to one of gRPC's pings, or to a write, may take at least: machines pause.
+_LEAST_PING_TIMEOUT = 3.0
 
 
 def common_options(limits: Limits) -> list[tuple[str, int]]:
     """Return the options of either side."""
+    keepalive = limits.heartbeat_interval + _BEHIND_HEARTBEAT
+    timeout_ms = round(1000 * max(_LEAST_PING_TIMEOUT, limits.heartbeat_timeout - keepalive))
     return [
         # A backstop below the pipe's own heartbeat: it ends connections whose writes are stuck. `keepalive_timeout_ms`
         # alone never fires, gRPC relies on the ping time-out (grpc/grpc#39239); pings without data are throttled to one
         # a minute unless that is lifted.
-        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
-        ("grpc.http2.ping_timeout_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_time_ms", round(1000 * keepalive)),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        ("grpc.http2.ping_timeout_ms", timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
         # Without these two a peer that never reads makes the other side buffer 4 to 22 MB.
         ("grpc.http2.bdp_probe", 0),
@@ -35,7 +43,7 @@ def server_options(limits: Limits) -> list[tuple[str, int]]:
         # By default a second server binds the same port silently.
         ("grpc.so_reuseport", 0),
         # A connection that never completes its handshake; the default is two minutes.
-        ("grpc.server_handshake_timeout_ms", 5000),
+        ("grpc.server_handshake_timeout_ms", round(1000 * HANDSHAKE_TIMEOUT)),
     ]
 
 

@@ -123,8 +123,11 @@ async def dial(
         ConnectError: no pipe; the message says why.
     """
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + connect_timeout
+    too_late = f"no answer within {connect_timeout:g} s"
     try:
-        async with asyncio.timeout(connect_timeout):
+        async with asyncio.timeout_at(deadline) as limit:
             if expected and _revoked(expected, revocations) is None:
                 with contextlib.suppress(_AnotherCertificateError):
                     return await _call(host, target, identity, limits, connect_timeout, expected)
@@ -134,7 +137,7 @@ async def dial(
                 return await _call(host, target, identity, limits, connect_timeout, shown)
         cause = f"the server's certificate was revoked on {moment(date)}; issue it anew"
     except TimeoutError:
-        cause = f"no answer within {connect_timeout:g} s"
+        cause = too_late
     except _AnotherCertificateError:
         cause = "the server showed another certificate than a moment before"
     except ConnectError as error:
@@ -143,7 +146,10 @@ async def dial(
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise asyncio.CancelledError from error  # both came at once, and grpc.aio tells of the status only
-        cause = await explain(error, host, port, identity, connect_timeout)
+        cause = too_late
+        if not limit.expired():
+            # Within what is left of the time: a server that many overwhelm is not to be asked for the reason, too.
+            cause = await explain(error, host, port, identity, deadline - loop.time())
     # Raised here: what was caught refers to the call, and the connection lives as long as anything does.
     raise ConnectError(f"{target}: {cause}")
 

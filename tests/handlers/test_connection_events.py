@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from restpipe.handlers import connection_events
+from restpipe.handlers.base import ServerEventHandler
 from restpipe.handlers.connection_events import (
     ClientConnectionStateEvents,
     ConnectionStateEvents,
@@ -103,6 +104,33 @@ async def test_who_overrides_nothing_is_told_without_harm(caplog: pytest.LogCapt
         notifier.notify(server.connection_added, "192.0.2.1", 1)
         notifier.notify(server.connection_removed, "192.0.2.1", 0)
         notifier.notify(server.idle, WHEN, 60.0)
+    assert not caplog.messages
+
+
+async def test_hooks_that_nobody_wrote_take_no_place_of_those_that_somebody_did(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_events, "MOST_HOOKS", 1)
+    heard: list[str] = []
+
+    class Mine(ServerConnectionStateEvents):
+        def connection_added(self, ip: str, new_count: int) -> None:
+            super().connection_added(ip, new_count)
+            heard.append(ip)
+
+    mine, handler, client = Mine(), ServerEventHandler(), ClientConnectionStateEvents()
+    notifier = Notifier(HandlerThreads(2))
+    context: Any = None
+    for hook in (handler.start_hook, handler.stop_hook):
+        notifier.notify(hook, context)
+    for event in (client.connection_success, client.connection_fail):
+        notifier.notify(event, 0, None)
+    notifier.notify(mine.connection_removed, "192.0.2.1", 0)
+    notifier.notify(mine.idle, WHEN, 60.0)
+    notifier.notify(mine.connection_added, "192.0.2.1", 1)
+    async with running(notifier):
+        pass
+    assert heard == ["192.0.2.1"]
     assert not caplog.messages
 
 

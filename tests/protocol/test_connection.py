@@ -770,6 +770,18 @@ def test_the_answer_to_a_ping_tells_the_round_trip() -> None:
     assert side.take(0, Pong(id=1), now=5.25) == [PongReceived(0.25)]
 
 
+def test_a_ping_that_is_soon_due_leaves_with_the_answer_to_the_peers_and_in_its_stead_none_follows() -> None:
+    side = Side()
+    side.take(0, Ping(id=7), now=2.4)
+    assert side.sent() == [(0, Pong(id=7))]
+    side.take(0, Ping(id=8), now=2.5)
+    assert side.sent() == [(0, Pong(id=8)), (0, Ping(id=1))]
+    assert side.take(0, Pong(id=1), now=3.0) == [PongReceived(0.5)]
+    assert side.core.tick(5.0) == []
+    assert side.sent() == []
+    assert side.core.tick_due == 7.5
+
+
 def test_an_answer_to_an_older_ping_tells_nothing() -> None:
     side = Side()
     side.core.tick(5.0)

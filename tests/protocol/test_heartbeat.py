@@ -61,6 +61,18 @@ def test_what_was_heard_after_the_clock_was_due_lies_never_in_the_future() -> No
     assert heartbeat.tick(132) is Beat.DEAD
 
 
+def test_a_ping_that_is_due_within_half_an_interval_joins_the_answer_to_the_peers_and_is_not_sent_again() -> None:
+    heartbeat = Heartbeat(5, 12, now=100)
+    assert not heartbeat.join(102.4)
+    assert heartbeat.due == 105
+    assert heartbeat.join(102.5)
+    assert not heartbeat.join(104.9)
+    heartbeat.heard(104)
+    assert heartbeat.tick(105) is Beat.NOTHING
+    assert heartbeat.due == 107.5
+    assert heartbeat.tick(107.5) is Beat.PING
+
+
 @given(st.lists(st.floats(0, 30), max_size=50))
 def test_a_dead_peer_is_found_however_late_the_ticks_come(delays: list[float]) -> None:
     heartbeat = Heartbeat(5, 10, now=0)

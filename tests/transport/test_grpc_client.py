@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import forge
 import grpc
@@ -304,6 +305,44 @@ async def test_a_server_that_takes_the_call_and_says_nothing_is_given_up_in_time
 
     async with listening(identities.server, accept) as port, asyncio.timeout(2):
         assert await refused(identities.client, port, connect_timeout=0.5) == "no answer within 0.5 s"
+
+
+async def test_a_call_that_tells_of_its_own_time_out_as_a_status_is_given_up_like_any_other(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Call:
+        async def read(self) -> bytes:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                metadata = grpc.aio.Metadata()
+                raise grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, metadata, metadata) from None
+            raise AssertionError
+
+    def without_network(*_target: object, **_options: object) -> Any:
+        channel = MagicMock()
+        channel.__aenter__.return_value = channel
+        channel.stream_stream.return_value = Call
+        return channel
+
+    monkeypatch.setattr(grpc.aio, "secure_channel", without_network)
+    with pytest.raises(ConnectError, match=r"^somewhere:1: no answer within 0\.05 s$"):
+        await dial("somewhere", 1, identities.client, Limits(), 0.05, expected=identities.server.certificate_pem)
+
+
+async def test_the_reason_of_a_refusal_is_sought_within_the_time_of_the_attempt(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    async def explain(_error: object, _host: str, _port: int, _identity: Identity, patience: float) -> str:
+        given.append(patience)
+        return "so it is"
+
+    monkeypatch.setattr(grpc_client, "explain", explain)
+    async with stranger(b"") as port:
+        assert await refused(identities.client, port) == "so it is"
+    assert 0 < given[0] < 3.0
 
 
 # What is left behind

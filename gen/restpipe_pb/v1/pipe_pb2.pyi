@@ -62,8 +62,9 @@ time, and need not do so once it knows that no more will come. So a slow reader 
 
 # Liveness
 
-Each side sends Ping when its heartbeat interval passed since its last one; the other answers Pong with the same `id` at
-once. A peer from which nothing was received for the heartbeat timeout is dead: the call is ended, its exchanges are lost.
+Each side sends Ping when its heartbeat interval passed since its last one, or somewhat earlier, beside a Pong; the other
+answers Pong with the same `id` at once. A peer from which nothing was received for the heartbeat timeout is dead: the
+call is ended, its exchanges are lost.
 
 # The end of a pipe
 
