@@ -10,10 +10,12 @@
         ├── NotSentError             it never left this node: safe to repeat
         │   ├── PeerAbsentError          the peer is not connected
         │   ├── PeerRefusedError         the peer refused it unprocessed
+        │   ├── ServiceUnreachedError    the HTTP service behind the peer was not reached
         │   ├── TooManyExchangesError    a limit on exchanges in flight is reached
         │   ├── PeerUnknownError         the name leads to no client
         │   └── PeerAmbiguousError       the name leads to several clients
         ├── PipeLostError            the pipe ended after it was sent: outcome unknown
+        ├── ServiceUnansweredError   the HTTP service behind the peer did not answer: outcome unknown
         ├── DeadlineError            the deadline passed
         ├── BadAnswerError           the peer's answer cannot be used
         ├── NoHandlerError           no method serves this noun
@@ -143,6 +145,13 @@ class PeerRefusedError(NotSentError):
     title = "Peer refused the request unprocessed"
 
 
+class ServiceUnreachedError(NotSentError):
+    """The HTTP service that the peer passes requests on to cannot be connected to."""
+
+    status = 502
+    title = "Service not reached"
+
+
 class TooManyExchangesError(NotSentError):
     """A limit on exchanges in flight is reached."""
 
@@ -174,6 +183,15 @@ class PipeLostError(EventError):
     status = 502
     return_code = 246
     title = "Pipe lost, outcome unknown"
+    executed = "unknown"
+
+
+class ServiceUnansweredError(EventError):
+    """The HTTP service that the peer passed the request on to did not answer, or with what is no HTTP."""
+
+    status = 502
+    return_code = 246
+    title = "Service did not answer, outcome unknown"
     executed = "unknown"
 
 

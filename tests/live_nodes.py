@@ -96,7 +96,9 @@ async def web_of(node: ServerNode | ClientNode) -> AsyncIterator[httpx.AsyncClie
     """Run the web server of a node, and yield what calls it."""
     if node.settings.web_bind is None:
         raise AssertionError("the node has no web server")
-    server = WebServer(make_app(node), node.settings.web_bind, socket_mode=0o660, grace=1)
+    server = WebServer(
+        make_app(node), node.settings.web_bind, socket_mode=0o660, grace=1, max_message=node.settings.max_body_bytes
+    )
     await server.start()
     try:
         # The server closes idle connections after 5 s.

@@ -73,6 +73,7 @@ COMMON_DEFAULTS = {
     "RP_MAX_REQUEST_TIMEOUT_S": "3600",
     "RP_REQUEST_TIMEOUT_S": "60",
     "RP_SEND_TRACEBACKS": "1",
+    "RP_UPSTREAM": "",
     "RP_STATSD_HOST": "localhost",
     "RP_STATSD_PORT": "8125",
     "RP_WEB_HOSTS": "",

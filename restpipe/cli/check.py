@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from restpipe.config import (
     ServerSettings,
     TcpBind,
     UnixBind,
+    UpstreamAddress,
     WebBind,
     load_client_settings,
     load_server_settings,
@@ -24,6 +26,7 @@ from restpipe.config import (
 )
 from restpipe.exceptions import ConfigError
 from restpipe.handlers.events import EventTable
+from restpipe.handlers.upstream_connections import CONNECT_TIMEOUT
 from restpipe.identity import IdentityPaths
 from restpipe.identity.custody import examine_with_crl
 from restpipe.identity.wording import moment, span
@@ -92,6 +95,7 @@ def _check(node: str, load: Callable[[], Settings]) -> None:
         typer.echo("\nThe rest can be checked once the settings are right.")
     else:
         _check_identity(report, settings)
+        _check_handler(report, settings)
         _check_classes(report, settings)
         _check_addresses(report, settings)
     if report.errors:
@@ -121,7 +125,10 @@ def _check_identity(report: _Report, settings: Settings) -> None:
         report.ok("revocations", f"{settings.crl_path} revokes {len(revocations)}")
 
 
-def _check_classes(report: _Report, settings: Settings) -> None:
+def _check_handler(report: _Report, settings: Settings) -> None:
+    if settings.upstream is not None:
+        _check_upstream(report, settings.upstream)
+        return
     try:
         handler = make_object(settings.event_handler, settings.variable("event_handler"))
         number = len(EventTable(handler).manifest)
@@ -129,6 +136,31 @@ def _check_classes(report: _Report, settings: Settings) -> None:
         report.error("handler", str(error))
     else:
         report.ok("handler", f"{settings.event_handler} serves {number} event{'' if number == 1 else 's'}")
+
+
+def _check_upstream(report: _Report, upstream: UpstreamAddress) -> None:
+    """Report whether the service that requests are passed on to takes connections. It need not run before the node."""
+    try:
+        _connect(upstream)
+    except OSError as error:
+        cause = f"{error.strerror or error}; requests get 502 until it does"
+        report.warning("upstream", f"{upstream} does not take connections: {cause}")
+    else:
+        report.ok("upstream", f"{upstream} takes connections")
+
+
+def _connect(upstream: UpstreamAddress) -> None:
+    if upstream.socket is None:
+        with socket.create_connection((upstream.host, upstream.port), timeout=CONNECT_TIMEOUT) as probe:
+            if upstream.scheme == "https":
+                ssl.create_default_context().wrap_socket(probe, server_hostname=upstream.host).close()
+    else:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(CONNECT_TIMEOUT)
+            probe.connect(str(upstream.socket))
+
+
+def _check_classes(report: _Report, settings: Settings) -> None:
     if settings.connection_events:
         _check_class(report, "connections", settings.connection_events, settings.variable("connection_events"))
     if isinstance(settings, ServerSettings):

@@ -80,7 +80,11 @@ async def _run(settings: Settings) -> None:
     web = None
     if settings.web_bind is not None:
         web = WebServer(
-            make_app(node), settings.web_bind, socket_mode=settings.web_socket_mode, grace=settings.drain_timeout_s
+            make_app(node),
+            settings.web_bind,
+            socket_mode=settings.web_socket_mode,
+            grace=settings.drain_timeout_s,
+            max_message=settings.max_body_bytes,
         )
         await web.start()
     try:
@@ -117,7 +121,7 @@ def first_screen(node: ServerNode | ClientNode, web: WebServer | None) -> str:
         f"  identity  {settings.crt_path}, valid until {identity.not_after:%Y-%m-%d} ({days} days)",
         f"  pipe      {pipes}",
         f"  web       {_web_line(settings, web, route)}",
-        f"  handler   {settings.event_handler}",
+        f"  handler   {settings.upstream or settings.event_handler}",
         f"  serves    {_events(node)}",
     ]
     return "\n".join(lines)
@@ -132,7 +136,9 @@ def _web_line(settings: Settings, web: WebServer | None, route: str) -> str:
 
 
 def _events(node: ServerNode | ClientNode) -> str:
+    if node.service.forwards:
+        return "every request, by passing it on"
     nouns: dict[str, list[str]] = {}
-    for event in node.dispatcher.events.manifest:
+    for event in node.service.manifest:
         nouns.setdefault(event.noun, []).append(event.verb.upper())
     return ", ".join(f"{'/'.join(verbs)} {noun}" for noun, verbs in nouns.items()) or "no events"

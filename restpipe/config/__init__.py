@@ -1,6 +1,7 @@
 """Settings of a node: what can be set, where values come from, and what is said when one is wrong.
 
     binds     where the web server listens
+    upstreams the HTTP service that requests are passed on to
     values    types of settings
     table     what is known about a setting beside its type: variables, option, description; the configuration reference
     node      the settings that both nodes have
@@ -19,6 +20,7 @@ from restpipe.config.loading import load_client_settings, load_server_settings, 
 from restpipe.config.node import NodeSettings
 from restpipe.config.settings import ClientSettings, ServerSettings
 from restpipe.config.table import Row, markdown_tables, rows
+from restpipe.config.upstreams import UpstreamAddress
 
 __all__ = [
     "ClientSettings",
@@ -27,6 +29,7 @@ __all__ = [
     "ServerSettings",
     "TcpBind",
     "UnixBind",
+    "UpstreamAddress",
     "WebBind",
     "import_class",
     "load_client_settings",

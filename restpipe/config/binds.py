@@ -87,7 +87,7 @@ def parse_web_bind(text: str) -> WebBind | None:
     if not text:
         return None
     if text.startswith("unix:"):
-        return UnixBind(_unix_path(text.removeprefix("unix:")))
+        return UnixBind(unix_path(text.removeprefix("unix:")))
     host, colon, port = text.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ValueError("should be host:port, [ipv6]:port, unix:/path, or empty for no web server")
@@ -96,7 +96,12 @@ def parse_web_bind(text: str) -> WebBind | None:
     return TcpBind(parse_host(host), int(port))
 
 
-def _unix_path(text: str) -> Path:
+def unix_path(text: str) -> Path:
+    """Read the path of a unix socket.
+
+    Raises:
+        ValueError: it is not absolute, or too long.
+    """
     path = Path(text)
     if not path.is_absolute():
         raise ValueError("should name an absolute path: unix:/run/restpipe.sock")

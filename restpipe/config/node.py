@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from restpipe.config.binds import WebBind
 from restpipe.config.sources import EnvironmentSource, UserModuleSource
 from restpipe.config.table import Setting, rows, shown
+from restpipe.config.upstreams import UpstreamAddress
 from restpipe.config.values import (
     Bytes,
     ClassPath,
@@ -21,6 +22,7 @@ from restpipe.config.values import (
     OptionalHost,
     OptionalModule,
     OptionalPort,
+    OptionalUpstream,
     OptionalWebBind,
     Seconds,
     SecondsOrNone,
@@ -191,6 +193,15 @@ class NodeSettings(BaseSettings):
     ] = 0o660
 
     event_handler: EventHandler
+    upstream: Annotated[
+        OptionalUpstream,
+        Setting(
+            "RP_UPSTREAM",
+            help="HTTP service that serves in place of a class: http://host:port/path, https://..., or unix:/path.",
+            panel=HANDLERS,
+            option="--upstream",
+        ),
+    ] = None
     connection_events: Annotated[
         OptionalClassPath,
         Setting(
@@ -267,6 +278,7 @@ class NodeSettings(BaseSettings):
     ] = "localhost"
     statsd_port: Annotated[
         OptionalPort,
+        OptionalUpstream,
         Setting(
             "RP_STATSD_PORT",
             help="UDP port of the statsd server; empty for no statsd.",
@@ -341,6 +353,16 @@ class NodeSettings(BaseSettings):
         if timeout <= interval:
             raise ValueError(f"should exceed {cls.variable('heartbeat_interval_s')}, which is {shown(interval)}")
         return timeout
+
+    @field_validator("upstream")
+    @classmethod
+    def _one_serves(cls, upstream: UpstreamAddress | None, info: ValidationInfo) -> UpstreamAddress | None:
+        handler = info.data.get("event_handler")
+        if upstream and handler not in (None, cls.model_fields["event_handler"].default):
+            raise ValueError(
+                f"should be empty, or {cls.variable('event_handler')}, which is {handler}: one of them serves"
+            )
+        return upstream
 
     @field_validator("request_timeout_s")
     @classmethod

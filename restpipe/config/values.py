@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from restpipe.config.binds import WebBind, parse_host, parse_web_bind
+from restpipe.config.upstreams import UpstreamAddress, parse_upstream
 
 # The protocol carries a deadline as 32 bits of milliseconds, about 49 days.
 MAX_SECONDS = 30 * 24 * 3600
@@ -21,6 +22,10 @@ def _hosts(value: object) -> object:
 
 def _web_bind(value: object) -> object:
     return parse_web_bind(value) if isinstance(value, str) else value
+
+
+def _upstream(value: object) -> object:
+    return parse_upstream(value) if isinstance(value, str) else value
 
 
 def _empty_is_none(value: object) -> object:
@@ -92,6 +97,7 @@ Host = Annotated[str, AfterValidator(parse_host)]
 OptionalHost = Annotated[str, AfterValidator(_optional_host)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(_hosts)]
 OptionalWebBind = Annotated[WebBind | None, BeforeValidator(_web_bind)]
+OptionalUpstream = Annotated[UpstreamAddress | None, BeforeValidator(_upstream)]
 FileMode = Annotated[int, BeforeValidator(_octal), AfterValidator(_file_mode)]
 Directory = Annotated[Path, BeforeValidator(_directory), AfterValidator(Path.expanduser)]
 FileName = Annotated[str, AfterValidator(_file_name)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from pydantic_core import to_jsonable_python
 
@@ -104,6 +105,8 @@ class PeerContext:
             body=body,
             timeout_ms=int(min(max(1, timeout_ms), _LONGEST_TIMEOUT_MS)),
         )
+        if self._pipe.forwards:
+            _address_by_target(request, noun)
         return await read_result(await self._pipe.call(request), self._max_body)
 
     def call_sync(self, verb: str, noun: str, *arguments: object, **options: Any) -> Result:
@@ -212,6 +215,17 @@ async def read_result(answer: Answer, max_body: int) -> Result:
         status=response.status,
         headers={header.name: header.value for header in response.headers},
     )
+
+
+def _address_by_target(request: Request, path: str) -> None:
+    """Put what a request names into its target, for a peer that passes it on to an HTTP service."""
+    target = "/" + quote(path.lstrip("/"))
+    for argument in request.arguments:
+        target = f"{target.rstrip('/')}/{quote(argument, safe='')}"
+    query = urlencode([(parameter.name, parameter.value) for parameter in request.query])
+    request.target = f"{target}?{query}" if query else target
+    for field in ("noun", "arguments", "query"):
+        request.ClearField(field)
 
 
 def _as_text(value: object) -> str:

@@ -20,15 +20,15 @@ from restpipe.handlers.streams import is_stream, pieces_of
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.pipe import Incoming
 from restpipe.stats import Stats, Timing
-from restpipe_pb.v1.pipe_pb2 import Header, Response
+from restpipe_pb.v1.pipe_pb2 import Event, Header, Response
 
 log = logging.getLogger(__name__)
 
 # Statuses whose answers have no body (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
 _BODILESS = frozenset({204, 205, 304})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Latin-1 without control characters, tab excepted.
-_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+# RFC 9110 section 5.5: octets beyond ASCII may be any.
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _RESERVED = frozenset(
     {
         "connection",
@@ -57,7 +57,12 @@ class Dispatcher:
 
     Raises:
         ConfigError: a method of the handler cannot serve events.
+
+    Attributes:
+        forwards: false: peers are told which events this node serves.
     """
+
+    forwards = False
 
     def __init__(
         self, handler: object, *, threads: HandlerThreads, max_body: int, send_tracebacks: bool, stats: Stats
@@ -67,6 +72,14 @@ class Dispatcher:
         self._max_body = max_body
         self._send_tracebacks = send_tracebacks
         self._stats = stats
+
+    @property
+    def manifest(self) -> list[Event]:
+        """The events, described for the peer."""
+        return self.events.manifest
+
+    def close(self) -> None:
+        """Release nothing: what a handler holds is its own."""
 
     async def serve(self, incoming: Incoming) -> None:
         """Answer a request.

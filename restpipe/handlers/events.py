@@ -12,6 +12,8 @@ from restpipe.stats import handled_count, handled_timing
 from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
 
 VERBS = ("get", "post", "put", "delete", "patch", "head")
+# RFC 9110 section 9.2.2.
+IDEMPOTENT = frozenset({"get", "head", "put", "delete", "options"})
 _BASES = (object, EventHandler, ServerEventHandler, ClientEventHandler)
 
 

@@ -12,11 +12,10 @@ from restpipe.exceptions import (
     PeerRefusedError,
     PipeLostError,
 )
+from restpipe.handlers.events import IDEMPOTENT
 from restpipe.pipe import Answer, Pipe
 from restpipe_pb.v1.pipe_pb2 import Request
 
-# RFC 9110 section 9.2.2.
-IDEMPOTENT = frozenset({"get", "head", "put", "delete", "options"})
 # Seconds by which a timer may ring too early.
 EARLY = 0.01
 

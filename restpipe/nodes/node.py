@@ -11,6 +11,7 @@ from restpipe.handlers.connection_events import Notifier
 from restpipe.handlers.context import PeerContext
 from restpipe.handlers.dispatch import Dispatcher
 from restpipe.handlers.threads import HandlerThreads
+from restpipe.handlers.upstream import Upstream
 from restpipe.identity import Custody, Identity, IdentityPaths, News
 from restpipe.nodes.watch import Watch
 from restpipe.pipe import Pipe
@@ -42,7 +43,8 @@ class Node(ABC):
     Attributes:
         settings: as given.
         custody: of its key, its certificates and its CRL.
-        dispatcher: serves the peers' requests.
+        handler: the event handler; None where an HTTP service serves.
+        service: serves the peers' requests.
     """
 
     def __init__(self, settings: NodeSettings) -> None:
@@ -56,14 +58,19 @@ class Node(ABC):
         )
         self.stats = stats_to(settings.statsd_host, settings.statsd_port)
         self.threads = HandlerThreads(settings.handler_threads)
-        self.handler = self._make("event_handler")
-        self.dispatcher = Dispatcher(
-            self.handler,
-            threads=self.threads,
-            max_body=settings.max_body_bytes,
-            send_tracebacks=settings.send_tracebacks,
-            stats=self.stats,
-        )
+        self.handler: Any = None
+        self.service: Dispatcher | Upstream
+        if settings.upstream is not None:
+            self.service = Upstream(settings.upstream, self.stats)
+        else:
+            self.handler = self._make("event_handler")
+            self.service = Dispatcher(
+                self.handler,
+                threads=self.threads,
+                max_body=settings.max_body_bytes,
+                send_tracebacks=settings.send_tracebacks,
+                stats=self.stats,
+            )
         self.notifier = Notifier(self.threads)
         self._loop = asyncio.get_running_loop()
         self._watch = Watch(
@@ -92,6 +99,7 @@ class Node(ABC):
     async def stop(self, grace: float) -> None:
         """Let what is in flight finish for at most `grace` seconds, and end all pipes."""
         await self._watch.stop()
+        self.service.close()
         await self.notifier.settle(HOOK_PATIENCE)
         if self._notifying is not None:
             self._notifying.cancel()
@@ -113,10 +121,11 @@ class Node(ABC):
             carrier,
             dials=dials,
             limits=self.limits,
-            manifest=self.dispatcher.events.manifest,
-            serve=self.dispatcher.serve,
+            manifest=self.service.manifest,
+            serve=self.service.serve,
             stats=self.stats,
             succeeds=succeeds,
+            forwards=self.service.forwards,
         )
 
     def context_of(self, pipe: Pipe) -> PeerContext:

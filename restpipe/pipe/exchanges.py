@@ -124,6 +124,10 @@ class Answer:
         """Whether the body of the request is still being sent."""
         return self._call.upload is not None and not self._call.upload.done()
 
+    def stop_clock(self) -> None:
+        """Let the rest take as long as it takes."""
+        self._call.stop_clock()
+
     def close(self) -> None:
         """Cancel the exchange where it is not over. The handler is told."""
         if not self.body.complete:

@@ -12,6 +12,8 @@ from restpipe.exceptions import (
     InternalError,
     NoHandlerError,
     PeerRefusedError,
+    ServiceUnansweredError,
+    ServiceUnreachedError,
     WrongVerbError,
 )
 from restpipe_pb.v1.pipe_pb2 import Failure
@@ -28,6 +30,8 @@ _KINDS: dict[type[EventError], Failure.Kind.ValueType] = {
     DeadlineError: Failure.DEADLINE,
     PeerRefusedError: Failure.BUSY,
     BadResultError: Failure.BAD_RESULT,
+    ServiceUnreachedError: Failure.UNREACHED,
+    ServiceUnansweredError: Failure.UNANSWERED,
 }
 # Bytes. A failure travels in one envelope, which fits the smallest frame that a peer may be limited to.
 _MAX_MESSAGE = 8 * 1024

@@ -41,6 +41,7 @@ def make_app(node: ServerNode | ClientNode) -> App:
         route=route,
         patience=Patience(settings.request_timeout_s, settings.connection_wait_timeout_s),
         max_timeout=settings.max_request_timeout_s,
+        max_message=settings.max_body_bytes,
     )
 
 
@@ -103,7 +104,10 @@ def _remote_events(node: ServerNode | ClientNode) -> Iterator[tuple[dict[str, st
             (f"/client/{quote(name, safe='')}/", name) if isinstance(node, ServerNode) else ("/server/", "server")
         )
         paths, schemas = event_paths(prefix, tag, hello.manifest)
-        yield {"name": tag, "description": f"{pipe.peer.address}, {hello.software}"}, paths, schemas
+        description = f"{pipe.peer.address}, {hello.software}"
+        if pipe.forwards:
+            description += f". It passes every request below [`{prefix}`]({prefix}) on to an HTTP service."
+        yield {"name": tag, "description": description}, paths, schemas
 
 
 def _to_client(node: ServerNode) -> Route:

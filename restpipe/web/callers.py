@@ -95,7 +95,7 @@ class Watched:
         return True
 
     async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+        while not (await self._receive())["type"].endswith(".disconnect"):
             pass
         self._gone = True
         if self._task is not None:

@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import MutableMapping
 from typing import Any
 
+from restpipe.handlers.upstream_heads import forwarded_for
 from restpipe_pb.v1.pipe_pb2 import Request
 
 # Headers that are made anew, from what is believed of their old values.
@@ -46,13 +47,6 @@ def forwarded_headers(request: Request, scope: MutableMapping[str, Any], prefix:
     ):
         if value:
             request.headers.add(name=name, value=value)
-
-
-def forwarded_for(address: str) -> str:
-    """Write an address as `for` of `Forwarded` has it (RFC 7239 section 6); of none, "unknown"."""
-    if ":" in address:
-        return f'"[{address}]"'
-    return address or "unknown"
 
 
 def _element(address: str, host: str, scheme: str) -> str:

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from restpipe.exceptions import (
     BadAnswerError,
@@ -21,11 +20,11 @@ from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
 from restpipe.web.problems import RETURN_CODE, RawHeaders, problem
 from restpipe.web.requests import NOT_FORWARDED, Asked, Scope
+from restpipe.web.sockets import Send, WebSocket
 from restpipe_pb.v1.pipe_pb2 import Response
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Finds the way to the peer that the first part of a path names, with the rest of the path.
 Route = Callable[[bytes], tuple[PipeTo, bytes]]
@@ -47,10 +46,19 @@ class Gateway:
         route: finds the peer.
         patience: how long a request may take unless it says otherwise.
         max_timeout: seconds that a request may ask for.
+        max_message: bytes of a message of a web socket.
     """
 
     def __init__(
-        self, app: App, *, door: Door, prefix: bytes, route: Route, patience: Patience, max_timeout: float
+        self,
+        app: App,
+        *,
+        door: Door,
+        prefix: bytes,
+        route: Route,
+        patience: Patience,
+        max_timeout: float,
+        max_message: int,
     ) -> None:
         self._app = app
         self._door = door
@@ -58,6 +66,7 @@ class Gateway:
         self._route = route
         self._patience = patience
         self._max_timeout = max_timeout
+        self._max_message = max_message
         self._callers = CallerWatch()
         # The node's token is for the node; where it has none, the header is for the handler.
         self._kept = NOT_FORWARDED | {b"authorization"} if door.wants_token else NOT_FORWARDED
@@ -72,10 +81,12 @@ class Gateway:
         except EventError as error:
             await _send_problem(scope, send, error)
             return
-        if scope["type"] == "http" and scope["raw_path"].startswith(self._prefix):
+        if not scope["raw_path"].startswith(self._prefix):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
             await self._serve(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self._serve_web_socket(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -94,9 +105,41 @@ class Gateway:
         finally:
             answer.close()
 
-    async def _exchange(self, scope: Scope, receive: Receive) -> tuple[Answer, int]:
+    async def _serve_web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # that the caller wants to connect
+        socket = WebSocket(receive, send, self._max_message)
+        try:
+            pipe_to, asked = self._asked(scope)
+            with self._callers.watching(receive):
+                answer, attempts = await exchange(pipe_to, asked.request_to, socket.upload(), asked.patience)
+        except CallerGone:
+            return
+        except EventError as error:
+            await _send_problem(scope, send, error)
+            return
+        answer.stop_clock()
+        try:
+            headers = _answer_headers(answer.response, attempts)
+            if answer.response.status == 200:
+                await socket.accept(answer.response, headers)
+                await socket.relay(answer)
+            else:
+                body = await answer.body.read(self._max_message)
+                await _refuse_web_socket(send, answer.response.status, headers, body)
+        except EventError as error:
+            await _send_problem(scope, send, error)
+        except OSError as error:
+            log.debug("the caller of web socket %s left: %s", ascii(scope["path"]), error)
+        finally:
+            answer.close()
+
+    def _asked(self, scope: Scope) -> tuple[PipeTo, Asked]:
         pipe_to, rest = self._route(scope["raw_path"][len(self._prefix) :])
         asked = Asked(scope, rest, kept=self._kept, patience=self._patience, max_timeout=self._max_timeout)
+        return pipe_to, asked
+
+    async def _exchange(self, scope: Scope, receive: Receive) -> tuple[Answer, int]:
+        pipe_to, asked = self._asked(scope)
         patience = asked.patience
         body: AsyncIterator[bytes] | None = None
         if asked.has_body:
@@ -213,7 +256,13 @@ def _value(text: str) -> bytes:
 async def _send_problem(scope: Scope, send: Send, error: EventError) -> None:
     status, headers, body = problem(error)
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
+        await _refuse_web_socket(send, status, headers, body)
         return
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+async def _refuse_web_socket(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
+    """Answer a handshake by HTTP; uvicorn has the extension of ASGI for it."""
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})

@@ -23,6 +23,8 @@ _VERB = {verb.upper(): verb for verb in VERBS}
 # Methods that a proxy does not pass on: it would answer TRACE with what belongs to it, and CONNECT asks for a tunnel.
 _NEVER = frozenset(("TRACE", "CONNECT"))
 _USUAL_CONNECTION = frozenset((b"keep-alive", b"close"))
+# Of a handshake, what is agreed on between the caller and this node (RFC 6455 section 4.1).
+_HANDSHAKE = frozenset(("sec-websocket-extensions", "sec-websocket-key", "sec-websocket-version"))
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 
@@ -83,7 +85,7 @@ class Asked:
         else:
             self._name_event(request)
         kept, headers = self._kept, request.headers
-        nominated: set[str] = set()
+        nominated: set[str] = set(_HANDSHAKE) if request.protocol else set()
         for name, value in scope["headers"]:
             if name not in kept:
                 header = headers.add()

@@ -37,9 +37,12 @@ class WebServer:
         bind: where it listens.
         socket_mode: permissions of a unix socket.
         grace: seconds that requests have to finish when it stops.
+        max_message: bytes of a message that a web socket of a caller may bring.
     """
 
-    def __init__(self, app: App, bind: WebBind, *, socket_mode: int, grace: float) -> None:
+    def __init__(
+        self, app: App, bind: WebBind, *, socket_mode: int, grace: float, max_message: int = 16 * 1024 * 1024
+    ) -> None:
         self._bind = bind
         self._socket_mode = socket_mode
         self._socket: socket.socket | None = None
@@ -51,6 +54,7 @@ class WebServer:
             server_header=False,
             proxy_headers=False,
             lifespan="off",
+            ws_max_size=max_message,
             timeout_graceful_shutdown=max(1, int(grace)),
         )
         self._server = _Server(config)

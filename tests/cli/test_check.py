@@ -367,3 +367,24 @@ def test_a_unix_socket_that_is_listened_on_is_a_warning_and_one_left_behind_is_f
     assert text.startswith(f"unix:{path} is taken: by this node, if it runs already; ")
     assert warnings(check("client", "--web", f"unix:{path}")) == []
     assert path.is_socket()
+
+
+@pytest.mark.usefixtures("identities")
+@pytest.mark.parametrize("role", ROLES)
+def test_a_service_that_listens_is_found(role: Role) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        url = f"http://127.0.0.1:{service.getsockname()[1]}"
+        result = CliRunner().invoke(app, [role, "--upstream", url])
+    assert result.exit_code == 0, result.output
+    assert f"ok       upstream     {url} takes connections" in result.output
+
+
+@pytest.mark.usefixtures("identities")
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+def test_a_service_that_does_not_listen_yet_is_a_warning(where: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        url = f"http://127.0.0.1:{service.getsockname()[1]}" if where == "tcp" else f"unix:{tmp_path}/app.sock"
+    result = CliRunner().invoke(app, ["client", "--upstream", url])
+    assert result.exit_code == 0, result.output
+    assert f"warning  upstream     {url} does not take connections: " in result.output
+    assert "would start, the warnings aside" in result.output

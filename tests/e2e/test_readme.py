@@ -33,7 +33,8 @@ class Reader:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self._ports = {"8080": str(free_port()), "8081": str(free_port()), "1234": str(free_port())}
+        self._others: list[Process] = []
+        self._ports = {usual: str(free_port()) for usual in ("8080", "8081", "1234", "9000")}
         self._settings = {
             "RP_SERVER_CERT_PATH": str(site.directory / "var"),
             "RP_CLIENT_CERT_PATH": str(site.directory / "var"),
@@ -44,7 +45,7 @@ class Reader:
         }
 
     def translate(self, text: str) -> str:
-        return re.sub(r"localhost:(8080|8081)", lambda found: f"localhost:{self._ports[found[1]]}", text)
+        return re.sub(r"\b(8080|8081|9000)\b", lambda found: self._ports[found[1]], text)
 
     def shell(self, script: str) -> str:
         done = subprocess.run(
@@ -61,14 +62,26 @@ class Reader:
 
     def start(self, command: str) -> Node:
         """Start a node as the README says, variables in front of the command included."""
-        *variables, _restpipe, role = command.split()
-        settings = dict(variable.split("=", 1) for variable in variables)
+        words = self.translate(command).split()
+        begin = words.index("restpipe")
+        settings = dict(variable.split("=", 1) for variable in words[:begin])
         node = Node(
-            "restpipe", role, directory=self.site.directory, environment=clean_environment(**self._settings | settings)
+            *words[begin:], directory=self.site.directory, environment=clean_environment(**self._settings | settings)
         )
         self.site.adopt(node)
         node.wait_started()
         return node
+
+    def run(self, command: str) -> Process:
+        """Run a command to the end of the test."""
+        words = self.translate(command).split()
+        process = Process(*words, directory=self.site.directory, environment=clean_environment(PYTHONUNBUFFERED="1"))
+        self._others.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self._others:
+            process.kill()
 
     def try_console(self, console: str) -> None:
         """Type the lines behind `$`, and compare what they print with what stands below them."""
@@ -81,7 +94,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     with Site(tmp_path_factory.mktemp("reader")) as site:
         (site.directory / "ca.key.pem").unlink()
         (site.directory / "ca.crt.pem").unlink()
-        yield Reader(site)
+        reader = Reader(site)
+        yield reader
+        reader.end()
 
 
 def test_make_knows_the_targets_that_the_readme_names() -> None:
@@ -102,7 +117,7 @@ def test_the_configuration_of_nginx_is_one_that_nginx_accepts(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
-def test_the_walkthrough_and_the_own_handler_work_as_they_stand(reader: Reader) -> None:
+def test_the_walkthrough_the_own_handler_and_the_web_service_work_as_they_stand(reader: Reader) -> None:
     reader.shell(block("sh", "restpipe ca init"))
     server = reader.start(block("sh", "restpipe server\n"))
     client = reader.start("restpipe client")
@@ -120,6 +135,14 @@ def test_the_walkthrough_and_the_own_handler_work_as_they_stand(reader: Reader) 
     reader.try_console(block("console", "/square//12"))
     (reader.site.directory / "caller.py").write_text(reader.translate(block("python", "raise_for_exception(httpx")))
     assert reader.shell("python caller.py").strip() == "BadArgumentsError 252 no"
+    client.end()
+
+    first, service = block("sh", "http.server").splitlines()
+    reader.shell(first)
+    reader.run(service).wait_for("Serving HTTP on")
+    client = reader.start(block("sh", "--upstream"))
+    client.wait_connected()
+    reader.try_console(block("console", "/hello.txt"))
     client.end()
     server.end()
 

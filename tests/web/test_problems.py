@@ -17,6 +17,8 @@ TABLE = [
     ("PeerAmbiguousError", 409, 254, "no", False),
     ("PipeLostError", 502, 246, "unknown", False),
     ("DeadlineError", 504, 247, "unknown", False),
+    ("ServiceUnreachedError", 502, 245, "no", True),
+    ("ServiceUnansweredError", 502, 246, "unknown", False),
     ("BadAnswerError", 502, 246, "yes", False),
     ("NoHandlerError", 404, 255, "no", False),
     ("BadRequestError", 400, 252, "no", False),

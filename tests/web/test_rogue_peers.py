@@ -44,7 +44,13 @@ async def asked(pipes: Pipes, answer: Response, verb: str = "GET", more: list[by
         return pipe_to, path
 
     gateway = Gateway(
-        FastAPI(), door=Door(ANYWHERE, (), ""), prefix=b"/server/", route=route, patience=Patience(5, 5), max_timeout=5
+        FastAPI(),
+        door=Door(ANYWHERE, (), ""),
+        prefix=b"/server/",
+        route=route,
+        patience=Patience(5, 5),
+        max_timeout=5,
+        max_message=1000,
     )
     server = WebServer(gateway, ANYWHERE, socket_mode=0, grace=1)
     await server.start()

@@ -14,10 +14,10 @@ import pytest
 from restpipe.config import TcpBind, UnixBind, WebBind
 from restpipe.exceptions import ConfigError
 from restpipe.web.callers import Receive
-from restpipe.web.gateway import Send
 from restpipe.web.http import MAX_HEAD
 from restpipe.web.requests import Scope
 from restpipe.web.server import WebServer
+from restpipe.web.sockets import Send
 
 ANYWHERE = TcpBind("127.0.0.1", 0)
 

@@ -1,0 +1,209 @@
+"""An HTTP service as handler: every request is passed on to it, as it is."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import logging
+import secrets
+from collections.abc import AsyncIterator
+
+import h11
+
+from restpipe.config import UpstreamAddress
+from restpipe.exceptions import EventError, ServiceUnansweredError, WrongVerbError
+from restpipe.handlers.events import IDEMPOTENT, VERBS
+from restpipe.handlers.upstream_connections import HttpConnection, HttpConnections
+from restpipe.handlers.upstream_heads import request_head, response_head
+from restpipe.pipe import Incoming
+from restpipe.stats import Stats, Timing
+from restpipe_pb.v1.pipe_pb2 import Event
+
+log = logging.getLogger(__name__)
+
+# RFC 6455 section 1.3.
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Upstream:
+    """Serves the requests of all pipes of a node by an HTTP service.
+
+    Args:
+        address: of the service.
+        stats: counters.
+
+    Attributes:
+        forwards: true: peers are told that this node passes every request on.
+        manifest: empty: what the service serves is not known.
+    """
+
+    forwards = True
+
+    def __init__(self, address: UpstreamAddress, stats: Stats) -> None:
+        self.manifest: list[Event] = []
+        self._address = address
+        self._connections = HttpConnections(address)
+        self._stats = stats
+
+    async def serve(self, incoming: Incoming) -> None:
+        """Answer a request with what the service answers.
+
+        Raises:
+            ServiceUnreachedError: there is no connection to the service: nothing was done.
+            ServiceUnansweredError: the service did not answer, or not to its end.
+            EventError: it failed otherwise, and that is the answer.
+        """
+        started = incoming.loop.time()
+        request = incoming.request
+        if request.protocol not in ("", "websocket") or (request.verb == "connect") != bool(request.protocol):
+            raise WrongVerbError(f"{request.verb} {request.protocol} is not passed on", allow=VERBS)
+        head = request_head(request, incoming.peer, self._address)
+        try:
+            if request.protocol:
+                await self._open_web_socket(incoming, head)
+            elif not await self._by_kept(incoming, head):
+                await self._by(await self._connections.open(), incoming, head)
+        finally:
+            self._stats.timing(Timing.HANDLE, incoming.loop.time() - started)
+
+    def close(self) -> None:
+        """Close connections that wait for a next request."""
+        self._connections.close()
+
+    async def _by_kept(self, incoming: Incoming, head: h11.Request) -> bool:
+        """Pass a request on by a connection that was kept; return whether there was one that still served.
+
+        The service may close it as the request leaves, and what became of that cannot be known: only a request that may
+        be repeated, and can be, goes this way.
+        """
+        if incoming.request.verb not in IDEMPOTENT or incoming.request.more:
+            return False
+        while (connection := self._connections.take()) is not None:
+            try:
+                await self._by(connection, incoming, head)
+            except ServiceUnansweredError:
+                if connection.heard:
+                    raise
+            else:
+                return True
+        return False
+
+    async def _by(self, connection: HttpConnection, incoming: Incoming, head: h11.Request) -> None:
+        """Pass a request on by a connection, and its answer back."""
+        upload: asyncio.Task[None] | None = None
+        try:
+            if incoming.request.more:
+                upload = incoming.loop.create_task(_upload(connection, incoming, head), name="upload to the service")
+            else:
+                await _upload(connection, incoming, head)
+            answer = await _final(connection)
+            if not isinstance(answer, h11.Response):
+                raise ServiceUnansweredError("the service switched protocols unasked")
+            await _relay(connection, incoming, answer)
+        finally:
+            if upload is not None:
+                upload.cancel()
+            self._connections.give_back(connection)
+
+    async def _open_web_socket(self, incoming: Incoming, head: h11.Request) -> None:
+        key = base64.b64encode(secrets.token_bytes(16))
+        handshake = [
+            (b"connection", b"Upgrade"),
+            (b"upgrade", b"websocket"),
+            (b"sec-websocket-version", b"13"),
+            (b"sec-websocket-key", key),
+        ]
+        head = h11.Request(method="GET", target=head.target, headers=[*head.headers, *handshake])
+        connection = await self._connections.open()
+        upload: asyncio.Task[None] | None = None
+        try:
+            with contextlib.suppress(OSError):  # reading tells
+                await connection.send(head, h11.EndOfMessage())
+            answer = await _final(connection)
+            if isinstance(answer, h11.Response):
+                if answer.status_code < 300:  # which would tell the caller that it is open
+                    raise ServiceUnansweredError(f"the service opened no web socket: it answered {answer.status_code}")
+                await _relay(connection, incoming, answer)
+                return
+            expected = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+            if dict(answer.headers).get(b"sec-websocket-accept") != expected:
+                raise ServiceUnansweredError("the service opened something that is no web socket")
+            connection.switch()
+            response, _ = response_head(answer, "connect")
+            response.more = True
+            incoming.respond(response)
+            upload = incoming.loop.create_task(_upload_raw(connection, incoming), name="web socket to the service")
+            await incoming.send_body(connection.raw())
+        finally:
+            if upload is not None:
+                upload.cancel()
+            connection.close()
+
+
+async def _upload(connection: HttpConnection, incoming: Incoming, head: h11.Request) -> None:
+    """Send a request. That it cannot be sent to its end is no failure: the service may have answered before."""
+    request = incoming.request
+    try:
+        if not request.more:
+            body = (h11.Data(data=request.body),) if request.body else ()
+            await connection.send(head, *body, h11.EndOfMessage())
+            return
+        await connection.send(head)
+        async for piece in incoming.body:
+            await connection.send(h11.Data(data=piece))
+        await connection.send(h11.EndOfMessage())
+    except OSError as error:
+        log.debug("the service does not take all of a request: %s", error)
+    except (h11.LocalProtocolError, EventError) as error:
+        log.debug("a request to the service broke: %s", error)
+        connection.close()
+
+
+async def _upload_raw(connection: HttpConnection, incoming: Incoming) -> None:
+    with contextlib.suppress(OSError, EventError):
+        async for piece in incoming.body:
+            await connection.write(piece)
+
+
+async def _final(connection: HttpConnection) -> h11.Response | h11.InformationalResponse:
+    """Return the head of the answer: no provisional one, but 101, after which HTTP is over."""
+    while True:
+        event = await connection.next_event()
+        if isinstance(event, h11.Response):
+            return event
+        if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+            return event
+
+
+async def _relay(connection: HttpConnection, incoming: Incoming, head: h11.Response) -> None:
+    response, has_body = response_head(head, incoming.request.verb)
+    body, complete = _arrived(connection)
+    if not has_body:
+        incoming.respond(response)
+        return
+    response.body = body
+    response.more = not complete
+    incoming.respond(response)
+    if not complete:
+        await incoming.send_body(_pieces(connection))
+
+
+async def _pieces(connection: HttpConnection) -> AsyncIterator[bytes]:
+    complete = False
+    while not complete:
+        piece, complete = _arrived(connection)
+        if piece:
+            yield piece
+        elif not complete:
+            await connection.more()
+
+
+def _arrived(connection: HttpConnection) -> tuple[bytes, bool]:
+    """Return what is there of a body, and whether that is its end."""
+    parts: list[bytes] = []
+    while (event := connection.event_now()) is not None:
+        if isinstance(event, h11.EndOfMessage):
+            return b"".join(parts), True
+        if isinstance(event, h11.Data):
+            parts.append(event.data)
+    return b"".join(parts), False
