@@ -258,7 +258,7 @@ class Pipe:
 
     def consume(self, exchange_id: int, size: int) -> None:
         """Grant credit for `size` bytes that were taken."""
-        self._core.consume(exchange_id, size)
+        self._core.consume(exchange_id, size, self._loop.time())
         self._sender.wake()
 
     def respond(self, exchange_id: int, response: Response) -> None:

@@ -10,9 +10,6 @@ from restpipe.transport.carrier import Carrier
 
 log = logging.getLogger(__name__)
 
-# A body is asked for more once at most this many of its bytes wait to leave.
-LOW_WATER = 64 * 1024
-
 
 class Sender:
     """Writes the frames of a connection: all that became ready while a write was under way leaves with the next.
@@ -42,7 +39,7 @@ class Sender:
         trace = log.isEnabledFor(logging.DEBUG)
         while True:
             frame = core.next_frame()
-            for exchange_id in core.take_drained():
+            for exchange_id in core.take_wanting():
                 self.release(exchange_id)
             if frame is not None:
                 if trace:
@@ -78,7 +75,7 @@ class Sender:
                 return
             core.send_body(exchange_id, piece, more=True)
             self.wake()
-            if core.buffered(exchange_id) > LOW_WATER:
+            if not core.wants_more(exchange_id):
                 waiter = self._waiting[exchange_id] = self._loop.create_future()
                 try:
                     await waiter
@@ -90,7 +87,7 @@ class Sender:
         self.wake()
 
     def release(self, exchange_id: int) -> None:
-        """Let a body go on whose pieces have left, or never will."""
+        """Let a body go on of which enough has left, or nothing ever will."""
         waiter = self._waiting.pop(exchange_id, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -32,13 +32,14 @@ from restpipe.protocol.limits import (
     FIRST_FRAME_BYTES,
     INLINE_BYTES,
     MAX_CONTROL_DEPTH,
+    MAX_ENVELOPES,
     MESSAGE_CHARACTERS,
     REVISION,
     Limits,
     check_hello,
 )
 from restpipe.protocol.outbox import Outbox
-from restpipe.protocol.windows import Budget, ReceiveWindow, SendWindow
+from restpipe.protocol.windows import Growth, ReceiveWindow, SendWindow
 from restpipe_pb.v1.pipe_pb2 import (
     Cancel,
     Chunk,
@@ -104,7 +105,7 @@ class Connection:
         self._exchanges: dict[int, Exchange] = {}
         self._mine = 0
         self._outbox = Outbox(self._half_sent)
-        self._budget = Budget(limits.window_budget)
+        self._growth = Growth(limits.window_budget)
         self._heartbeat = Heartbeat(limits.heartbeat_interval, limits.heartbeat_timeout, now)
         self._ping_id = 0
         self._ping_sent = now
@@ -146,10 +147,10 @@ class Connection:
         exchange = self._exchanges.get(exchange_id)
         return exchange is not None and exchange.head_unsent
 
-    def buffered(self, exchange_id: int) -> int:
-        """Bytes of body that wait to be sent. A driver gives more once this is small."""
+    def wants_more(self, exchange_id: int) -> bool:
+        """Whether the body of this side's half should be added to: little enough of it waits to be sent."""
         exchange = self._exchanges.get(exchange_id)
-        return 0 if exchange is None else exchange.buffered
+        return exchange is None or exchange.wants_more
 
     def open(self, request: Request) -> int:
         """Open an exchange; return its id.
@@ -193,13 +194,15 @@ class Connection:
         if exchange is not None and exchange.local_begun and exchange.local_open and not exchange.finishing:
             self._outbox.put_body(exchange, data, more=more)
 
-    def consume(self, exchange_id: int, size: int) -> None:
+    def consume(self, exchange_id: int, size: int, now: float) -> None:
         """Tell that the application took `size` bytes that `BodyReceived` or an inline body brought."""
         exchange = self._exchanges.get(exchange_id)
         if exchange is None or not exchange.remote_open or not exchange.delivers:
             return
-        credit = exchange.receive_window.consume(size)
+        credit = exchange.receive_window.consume(size, now)
         if credit:
+            if self._ping_id == 0:
+                self._ping(now)  # the window grows once the round trip is known
             self._control(exchange_id, "credit", Credit(bytes=credit))
 
     def cancel(self, exchange_id: int, message: str) -> None:
@@ -238,9 +241,9 @@ class Connection:
         """Return the next frame to write, None where there is none now."""
         return self._outbox.next_frame(self._frame_limit)
 
-    def take_drained(self) -> list[int]:
-        """Return the exchanges whose queued body has left since the last call: `send_body` may continue."""
-        return self._outbox.take_drained()
+    def take_wanting(self) -> list[int]:
+        """Return the exchanges whose body has left, since the last call, so far that `send_body` may continue."""
+        return self._outbox.take_wanting()
 
     # Time
 
@@ -298,9 +301,12 @@ class Connection:
         if len(data) > most:
             raise ProtocolError(f"a frame of {len(data)} bytes, {most} are accepted")
         try:
-            return Frame.FromString(data)
+            frame = Frame.FromString(data)
         except DecodeError as error:
             raise ProtocolError(f"a frame of {len(data)} bytes does not parse") from error
+        if len(frame.envelopes) > MAX_ENVELOPES:
+            raise ProtocolError(f"a frame of {len(frame.envelopes)} envelopes, {MAX_ENVELOPES} are accepted")
+        return frame
 
     def _take(self, envelope: Envelope, events: list[Event], now: float) -> None:
         kind = envelope.WhichOneof("kind")
@@ -400,7 +406,9 @@ class Connection:
         if not 0 < pong.id <= self._ping_id:
             raise ProtocolError("it answers no ping")
         if pong.id == self._ping_id:
-            events.append(PongReceived(now - self._ping_sent))
+            round_trip = now - self._ping_sent
+            self._growth.measured(round_trip)
+            events.append(PongReceived(round_trip))
 
     def _take_goaway(self, goaway: Goaway, events: list[Event], _now: float) -> None:
         if self._peer_leaving:
@@ -440,7 +448,7 @@ class Connection:
             exchange_id,
             mine=mine,
             send_window=SendWindow(self.peer_hello.initial_window),
-            receive_window=ReceiveWindow(limits.initial_window, limits.max_window, self._budget),
+            receive_window=ReceiveWindow(limits.initial_window, limits.max_window, self._growth),
         )
 
     def _existing(self, exchange_id: int, *, over_is_fine: bool = False) -> Exchange | None:

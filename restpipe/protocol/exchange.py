@@ -4,6 +4,10 @@ from collections import deque
 
 from restpipe.protocol.windows import ReceiveWindow, SendWindow
 
+# Bytes of a body that should wait to leave: a frame may take the most of it, where the peer permits as much.
+LOW_WATER = 64 * 1024
+HIGH_WATER = 256 * 1024
+
 
 class Exchange:
     """The state of both halves, and what waits to be sent on the local one.
@@ -62,6 +66,11 @@ class Exchange:
         if self.head_unsent or not self.local_open:
             return False
         return self.send_window.available > 0 if self.pieces else self.finishing
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the application should add to the body: less waits than may leave at once."""
+        return self.buffered < min(HIGH_WATER, max(LOW_WATER, self.send_window.available))
 
     @property
     def delivers(self) -> bool:

@@ -11,6 +11,8 @@ REVISION = 1
 FIRST_FRAME_BYTES = 1024 * 1024
 SMALLEST_WINDOW = 16 * 1024
 SMALLEST_FRAME = 64 * 1024
+# Envelopes in a frame: what bounds the time that one takes.
+MAX_ENVELOPES = 1024
 # Below this a sent frame might have no room for a piece of body.
 SMALLEST_FRAME_SENT = 4 * 1024
 # What a head carries of its body: nothing else can be sent in the midst of it.
@@ -31,7 +33,8 @@ class Limits:
         window_budget: bytes that all windows of the pipe may grow by, together.
         max_exchanges: exchanges that the peer may have open at once.
         max_frame_bytes: the largest frame accepted.
-        frame_bytes: what a sent frame aims at; a small request waits at most for one frame of bulk.
+        frame_bytes: the largest frame sent, heads apart. Only a path that gave a body credit for as much fills it, so
+            that a small request waits for one frame of bulk at most, and on a slow path for a small one.
         heartbeat_interval: seconds between pings.
         heartbeat_timeout: seconds of silence after which the peer is dead.
 
@@ -40,11 +43,11 @@ class Limits:
     """
 
     initial_window: int = 64 * 1024
-    max_window: int = 1024 * 1024
+    max_window: int = 8 * 1024 * 1024
     window_budget: int = 64 * 1024 * 1024
     max_exchanges: int = 4096
-    max_frame_bytes: int = 1024 * 1024
-    frame_bytes: int = 64 * 1024
+    max_frame_bytes: int = 256 * 1024
+    frame_bytes: int = 256 * 1024
     heartbeat_interval: float = 5.0
     heartbeat_timeout: float = 10.0
 

@@ -3,10 +3,11 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from restpipe.protocol.chunks import chunk_head
 from restpipe.protocol.exchange import Exchange
-from restpipe_pb.v1.pipe_pb2 import Frame
+from restpipe.protocol.limits import MAX_ENVELOPES
 
-# Tags, lengths and ids around the data of a chunk take at most this many bytes.
+# What stands before the data of a chunk takes at most this many bytes.
 CHUNK_OVERHEAD = 40
 # In a round of many exchanges none gets a smaller turn than this, so that chunks stay worth their envelope.
 SMALLEST_TURN = 8 * 1024
@@ -30,7 +31,7 @@ class Outbox:
         self._passed_over = 0
         self._closed = False
         self._round: deque[Exchange] = deque()
-        self._drained: list[int] = []
+        self._wanting: list[int] = []
 
     @property
     def control_depth(self) -> int:
@@ -73,17 +74,17 @@ class Outbox:
             exchange.scheduled = True
             self._round.append(exchange)
 
-    def take_drained(self) -> list[int]:
-        """Return the ids of exchanges whose queued body has left since the last call."""
-        drained, self._drained = self._drained, []
-        return drained
+    def take_wanting(self) -> list[int]:
+        """Return the ids of exchanges whose body has left, since the last call, so far that more is wanted of it."""
+        wanting, self._wanting = self._wanting, []
+        return wanting
 
     def next_frame(self, limit: int) -> bytes | None:
-        """Return the next frame of at most `limit` bytes, or None where nothing can be sent.
+        """Return the next frame of at most `limit` bytes and `MAX_ENVELOPES`, or None where nothing can be sent.
 
         A head larger than `limit` travels alone; `Connection` bounds it by what the peer accepts.
         """
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
         room = limit
         if self._passed_over in self._heads and not self._closed:
             room -= self._take_head(parts)
@@ -95,17 +96,17 @@ class Outbox:
                 self._take_chunks(parts, room)
         return b"".join(parts) if parts else None
 
-    def _take_control(self, parts: list[bytes], room: int) -> int:
+    def _take_control(self, parts: list[bytes | memoryview], room: int) -> int:
         control = self._control
-        while control and (len(control[0]) <= room or not parts):
+        while control and (len(control[0]) <= room or not parts) and len(parts) < MAX_ENVELOPES:
             envelope = control.popleft()
             parts.append(envelope)
             room -= len(envelope)
         return room
 
-    def _take_heads(self, parts: list[bytes], room: int) -> int:
+    def _take_heads(self, parts: list[bytes | memoryview], room: int) -> int:
         heads = self._heads
-        while heads:
+        while heads and len(parts) < MAX_ENVELOPES:
             exchange, envelope, _ = next(iter(heads.values()))
             if len(envelope) > room and parts:
                 # It goes first the next time: control that keeps coming could leave no room for it for ever.
@@ -114,7 +115,7 @@ class Outbox:
             room -= self._take_head(parts)
         return room
 
-    def _take_head(self, parts: list[bytes]) -> int:
+    def _take_head(self, parts: list[bytes | memoryview]) -> int:
         _, (exchange, envelope, more) = self._heads.popitem(last=False)
         exchange.head_unsent = False
         parts.append(envelope)
@@ -125,39 +126,40 @@ class Outbox:
             self._half_sent(exchange)
         return len(envelope)
 
-    def _take_chunks(self, parts: list[bytes], room: int) -> None:
+    def _take_chunks(self, parts: list[bytes | memoryview], room: int) -> None:
         turns = self._round
         room -= CHUNK_OVERHEAD
-        while turns and room >= SMALLEST_REST:
+        while turns and room >= SMALLEST_REST and len(parts) < MAX_ENVELOPES:
             turn = max(SMALLEST_TURN, room // len(turns))
             exchange = turns.popleft()
             exchange.scheduled = False
             if not exchange.sendable:
                 continue
-            chunk = self._take_chunk(exchange, min(turn, room))
-            parts.append(chunk)
-            room -= len(chunk) + CHUNK_OVERHEAD
+            room -= self._take_chunk(parts, exchange, min(turn, room)) + CHUNK_OVERHEAD
             self.schedule(exchange)
 
-    def _take_chunk(self, exchange: Exchange, most: int) -> bytes:
-        data = b""
-        if exchange.pieces:
-            most = min(most, exchange.send_window.available)
-            piece = exchange.pieces.popleft()
-            if len(piece) > most:
-                exchange.pieces.appendleft(memoryview(piece)[most:])
-            data = bytes(piece[:most])
-            exchange.buffered -= len(data)
-            exchange.send_window.spend(len(data))
-        frame = Frame()
-        envelope = frame.envelopes.add(exchange_id=exchange.id)
-        envelope.chunk.data = data
-        if exchange.pieces:
-            envelope.chunk.more = True
-        elif exchange.finishing:
+    def _take_chunk(self, parts: list[bytes | memoryview], exchange: Exchange, most: int) -> int:
+        """Move what may leave of a body, at most `most` bytes, into one chunk; return how many they are."""
+        pieces = exchange.pieces
+        most = min(most, exchange.send_window.available)
+        at = len(parts)
+        size = 0
+        while pieces and size < most and len(parts) < MAX_ENVELOPES:
+            piece = pieces.popleft()
+            left = most - size
+            if len(piece) > left:
+                piece = memoryview(piece)
+                pieces.appendleft(piece[left:])
+                piece = piece[:left]
+            parts.append(piece)
+            size += len(piece)
+        exchange.buffered -= size
+        exchange.send_window.spend(size)
+        more = bool(pieces) or not exchange.finishing
+        parts.insert(at, chunk_head(exchange.id, size, more=more))
+        if not more:
             exchange.local_open = False
             self._half_sent(exchange)
-        else:
-            envelope.chunk.more = True
-            self._drained.append(exchange.id)
-        return frame.SerializeToString()
+        elif exchange.wants_more:
+            self._wanting.append(exchange.id)
+        return size

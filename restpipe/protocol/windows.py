@@ -5,27 +5,53 @@ from restpipe.exceptions import ProtocolError
 MAX_WINDOW = 2**31 - 1
 
 
-class Budget:
-    """Bytes by which the windows of a pipe may grow, together, beyond their initial size.
+# A window that is consumed in less than so many round trips is what limits its sender: one that waits for credit needs
+# little more than one, while on a path that is full a window takes the longer the larger it is, which ends the growth.
+_ROUND_TRIPS = 1.5
+# Seconds that two event loops, busy with other work, may need beside the path to turn a window over.
+_TURN = 0.005
+# Of a round trip that is longer than those before it, this much is believed: it may have waited behind a body.
+_BELIEF = 1 / 8
+
+
+class Growth:
+    """What the windows of a pipe share: the bytes by which they may grow, and the round trip for which they grow.
 
     Args:
-        total: bytes.
+        budget: bytes by which they may grow, together, beyond their initial size.
+
+    Attributes:
+        available: what is left of the budget.
+        round_trip: seconds; None before the first `measured`.
     """
 
-    __slots__ = ("available",)
+    __slots__ = ("available", "round_trip")
 
-    def __init__(self, total: int) -> None:
-        self.available = total
+    def __init__(self, budget: int) -> None:
+        self.available = budget
+        self.round_trip: float | None = None
 
     def take(self, wanted: int) -> int:
-        """Take up to `wanted` bytes; return how many there were."""
-        taken = min(wanted, self.available)
+        """Take up to `wanted` bytes, and no more than half of what is left, so that those who come late find some."""
+        taken = min(wanted, self.available // 2)
         self.available -= taken
         return taken
 
     def give_back(self, taken: int) -> None:
         """Return bytes that were taken."""
         self.available += taken
+
+    def measured(self, round_trip: float) -> None:
+        """Follow a shorter round trip at once and a longer one slowly: the path alone counts, not what waits on it."""
+        known = self.round_trip
+        if known is None or round_trip < known:
+            self.round_trip = round_trip
+        else:
+            self.round_trip = known + (round_trip - known) * _BELIEF
+
+    def wanted(self, took: float) -> bool:
+        """Whether a window that was consumed within `took` seconds is too small for the path."""
+        return self.round_trip is not None and took < _ROUND_TRIPS * self.round_trip + _TURN
 
 
 class SendWindow:
@@ -60,25 +86,31 @@ class SendWindow:
 class ReceiveWindow:
     """What this side still permits the peer to send of one body, and when to permit more.
 
-    Bytes that arrived are held until they are consumed, so `size` bounds the memory that one body takes. The window
-    doubles with each grant, up to `limit` and as far as the pipe's budget goes: a body that is consumed steadily soon
-    has what its path needs, and one that nobody reads never grows.
+    Bytes that arrived are held until they are consumed, so `size` bounds the memory that one body takes.
+
+    However fast its reader and its path, a sender gets no more than a window across in a round trip. So the window
+    doubles, up to `limit` and as far as the budget goes, where a whole one was consumed in little more than that, much
+    as QUIC and yamux have it. It stays as it is where the reader or the path takes longer: more would only wait, unread
+    or in the queues of the path, in front of everything else.
 
     Args:
         initial: bytes, as in this side's Hello.
         limit: bytes that the window may grow to.
-        budget: shared by the windows of a pipe.
+        growth: shared by the windows of a pipe.
     """
 
-    __slots__ = ("_budget", "_consumed", "_initial", "_limit", "available", "size")
+    __slots__ = ("_consumed", "_growth", "_initial", "_limit", "_since", "_turned", "available", "size")
 
-    def __init__(self, initial: int, limit: int, budget: Budget) -> None:
+    def __init__(self, initial: int, limit: int, growth: Growth) -> None:
         self.size = initial
         self.available = initial
         self._initial = initial
         self._limit = max(initial, limit)
-        self._budget = budget
+        self._growth = growth
         self._consumed = 0
+        # Bytes that were consumed since then, for which credit was granted; None before the first grant.
+        self._turned = 0
+        self._since: float | None = None
 
     def receive(self, size: int) -> None:
         """Account for `size` bytes that arrived.
@@ -90,22 +122,37 @@ class ReceiveWindow:
             raise ProtocolError(f"{size} bytes of body where the credit was {self.available}")
         self.available -= size
 
-    def consume(self, size: int) -> int:
+    def consume(self, size: int, now: float) -> int:
         """Account for `size` bytes that the application took; return the credit to grant now, 0 for none yet.
 
-        Credit is granted in steps of at least half a window, so that it costs few envelopes.
+        Credit is granted in steps of at least a quarter of the window: it costs few envelopes, and most of the window
+        travels.
         """
         self._consumed += size
-        if 2 * self._consumed < self.size:
+        if 4 * self._consumed < self.size:
             return 0
-        growth = self._budget.take(min(self.size, self._limit - self.size))
-        credit = self._consumed + growth
-        self.size += growth
+        credit = self._consumed + self._grow(now)
         self.available += credit
         self._consumed = 0
         return credit
 
+    def _grow(self, now: float) -> int:
+        if self._since is None:
+            self._since = now
+            return 0
+        self._turned += self._consumed
+        if 8 * self._turned < 7 * self.size:  # a frame may leave a little of a window that it all but fills
+            return 0
+        took = (now - self._since) * self.size / self._turned
+        self._turned = 0
+        self._since = now
+        if not self._growth.wanted(took):
+            return 0
+        grown = self._growth.take(min(self.size, self._limit - self.size))
+        self.size += grown
+        return grown
+
     def close(self) -> None:
         """Give back what the window grew by."""
-        self._budget.give_back(self.size - self._initial)
+        self._growth.give_back(self.size - self._initial)
         self.size = self._initial

@@ -26,9 +26,10 @@ def common_options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", timeout_ms),
         ("grpc.http2.ping_timeout_ms", timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
-        # Without these two a peer that never reads makes the other side buffer 4 to 22 MB.
+        # What gRPC holds before it is read: bounded, which it is not while gRPC probes for it, but above what a body
+        # may have on its way. A pipe always reads, and the credit of its bodies bounds what there is to read.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", 1024 * 1024),
+        ("grpc.http2.lookahead_bytes", 2 * limits.max_window),
         ("grpc.max_receive_message_length", max(limits.max_frame_bytes, FIRST_FRAME_BYTES)),
         ("grpc.max_send_message_length", -1),
     ]

@@ -86,7 +86,7 @@ class Caller(ClientEventHandler):
         return JSON, 0, b"{"
 
     async def get_large(self, ctx: EventContext, post_data: Any) -> AsyncIterator[bytes]:
-        for _ in range(100):
+        for _ in range(1000):
             yield b"x" * 1000
 
     async def get_broken(self, ctx: EventContext, post_data: Any) -> AsyncIterator[bytes]:

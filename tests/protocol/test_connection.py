@@ -21,7 +21,14 @@ from restpipe.protocol.events import (
     RequestReceived,
     ResponseReceived,
 )
-from restpipe.protocol.limits import FIRST_FRAME_BYTES, INLINE_BYTES, MAX_CONTROL_DEPTH, MESSAGE_CHARACTERS, Limits
+from restpipe.protocol.limits import (
+    FIRST_FRAME_BYTES,
+    INLINE_BYTES,
+    MAX_CONTROL_DEPTH,
+    MAX_ENVELOPES,
+    MESSAGE_CHARACTERS,
+    Limits,
+)
 from restpipe_pb.v1.pipe_pb2 import (
     Cancel,
     Chunk,
@@ -206,10 +213,10 @@ def test_what_came_before_the_broken_rule_in_a_frame_counts_and_what_came_after_
 
 def test_a_peer_that_makes_control_wait_without_end_breaks_the_protocol() -> None:
     side = Side()
-    flood = frame(*(envelope(0, Ping()) for _ in range(MAX_CONTROL_DEPTH // 2)))
-    assert side.core.receive(flood, 0.0) == []
-    assert side.core.receive(flood, 0.0) == []
-    (broken,) = side.core.receive(frame(envelope(0, Ping())), 0.0)
+    flood = frame(*(MAX_ENVELOPES * [envelope(0, Ping())]))
+    for _ in range(MAX_CONTROL_DEPTH // MAX_ENVELOPES):
+        assert side.core.receive(flood, 0.0) == []
+    (broken,) = side.core.receive(flood, 0.0)
     assert isinstance(broken, Broken)
     assert "does not read" in str(broken.error)
 
@@ -284,11 +291,11 @@ def test_exchanges_that_are_over_or_were_never_opened_can_be_spoken_of_without_e
     for exchange_id in (1, 2):
         core.respond(exchange_id, Response(status=200))
         core.send_body(exchange_id, b"data", more=False)
-        core.consume(exchange_id, 1_000_000)
+        core.consume(exchange_id, 1_000_000, 0.0)
         core.cancel(exchange_id, "")
         assert not core.is_open(exchange_id)
         assert not core.is_unsent(exchange_id)
-        assert core.buffered(exchange_id) == 0
+        assert core.wants_more(exchange_id)
     assert core.next_frame() is None
 
 
@@ -387,16 +394,16 @@ def test_what_is_too_long_to_travel_inline_is_moved_into_chunks() -> None:
     body = bytes(range(256)) * 100
     side = Side()
     side.core.open(Request(verb="put", body=body))
-    assert side.core.buffered(1) == len(body) - INLINE_BYTES
+    assert side.core._exchanges[1].buffered == len(body) - INLINE_BYTES
     assert side.sent() == [
         (1, Request(verb="put", body=body[:INLINE_BYTES], more=True)),
         (1, Chunk(data=body[INLINE_BYTES:])),
     ]
-    assert side.core.take_drained() == []
+    assert side.core.take_wanting() == []
     side.core.open(Request(verb="put", body=body, more=True))
     *_, last = side.sent()
     assert last == (3, Chunk(data=body[INLINE_BYTES:], more=True))
-    assert side.core.take_drained() == [3]
+    assert side.core.take_wanting() == [3]
 
 
 def test_what_fits_inline_travels_in_one_envelope() -> None:
@@ -518,7 +525,7 @@ def test_a_sender_stops_where_its_credit_ends_and_continues_where_it_grows() -> 
     side = Side(greeting=hello(initial_window=20_000))
     side.core.open(Request(body=bytes(30_000)))
     assert sum(len(m.body) if isinstance(m, Request) else len(m.data) for _, m in _bodies(side)) == 20_000
-    assert side.core.buffered(1) == 10_000
+    assert side.core._exchanges[1].buffered == 10_000
     assert side.take(1, Credit(bytes=9_999)) == []
     assert side.sent() == [(1, Chunk(data=bytes(9_999), more=True))]
     side.take(1, Credit(bytes=1))
@@ -537,8 +544,8 @@ def test_a_slow_reader_stalls_no_other_exchange() -> None:
     for _ in range(10):
         side.take(flowing, Credit(bytes=16384))
     assert {exchange_id for exchange_id, _ in side.sent()} == {flowing}
-    assert side.core.buffered(flowing) == 0
-    assert side.core.buffered(stalled) == 100_000 - 16384
+    assert side.core._exchanges[flowing].buffered == 0
+    assert side.core._exchanges[stalled].buffered == 100_000 - 16384
 
 
 def test_credit_of_nothing_or_beyond_the_largest_window_breaks_the_protocol() -> None:
@@ -557,17 +564,17 @@ def test_credit_is_granted_as_bytes_are_consumed_and_not_as_they_arrive() -> Non
     side = handling(UPLOAD, limits=Limits(initial_window=20_000, max_window=20_000))
     side.take(2, Chunk(data=bytes(20_000), more=True))
     assert side.sent() == []
-    side.core.consume(2, 9_999)
+    side.core.consume(2, 4_999, 0.0)
     assert side.sent() == []
-    side.core.consume(2, 1)
-    assert side.sent() == [(2, Credit(bytes=10_000))]
-    side.take(2, Chunk(data=bytes(10_000), more=True))
+    side.core.consume(2, 1, 0.0)
+    assert side.sent() == [(0, Ping(id=1)), (2, Credit(bytes=5_000))]
+    side.take(2, Chunk(data=bytes(5_000), more=True))
 
 
 def test_no_credit_is_granted_once_no_more_can_come() -> None:
     side = handling(UPLOAD)
     side.take(2, Chunk(data=bytes(65536)))
-    side.core.consume(2, 65536)
+    side.core.consume(2, 65536, 0.0)
     assert side.sent() == []
 
 
@@ -576,23 +583,55 @@ def test_no_credit_is_granted_for_what_nobody_wants() -> None:
     side.take(2, Chunk(data=bytes(65536), more=True))
     side.core.respond(2, Response(status=200))
     side.sent()
-    side.core.consume(2, 65536)
+    side.core.consume(2, 65536, 0.0)
     assert side.sent() == []
 
 
+def test_the_first_body_that_earns_credit_asks_for_the_round_trip_and_no_other_does() -> None:
+    side = handling(UPLOAD)
+    side.take(4, UPLOAD)
+    for exchange_id in (2, 4):
+        side.take(exchange_id, Chunk(data=bytes(65536), more=True))
+    side.core.consume(2, 65536, 1.0)
+    assert side.sent() == [(0, Ping(id=1)), (2, Credit(bytes=65536))]
+    assert side.take(0, Pong(id=1), 1.25) == [PongReceived(0.25)]
+    assert side.core._growth.round_trip == 0.25
+    side.core.consume(4, 65536, 2.0)
+    assert side.sent() == [(4, Credit(bytes=65536))]
+
+
 def test_windows_grow_within_the_budget_and_give_it_back() -> None:
-    limits = Limits(initial_window=16384, window_budget=20_000)
-    side = Side(limits=limits)
-    for exchange_id, growth in ((2, 16384), (4, 20_000 - 16384)):
-        side.take(exchange_id, Request(body=bytes(16384), more=True))
-        side.core.consume(exchange_id, 16384)
-        assert side.sent() == [(exchange_id, Credit(bytes=16384 + growth))]
+    side = Side(limits=Limits(initial_window=16384, window_budget=40_000))
+    for exchange_id, growth in ((2, 16384), (4, (40_000 - 16384) // 2)):
+        assert _credit_of_a_body(side, exchange_id) == 3 * 16384 + growth
     side.take(2, Cancel())
     side.take(4, Cancel())
     side.sent()
-    side.take(6, Request(body=bytes(16384), more=True))
-    side.core.consume(6, 16384)
-    assert side.sent() == [(6, Credit(bytes=32768))]
+    assert side.core._growth.available == 40_000
+
+
+def _credit_of_a_body(side: Side, exchange_id: int) -> int:
+    """Let three windows of a body be consumed at once; return the credit."""
+    side.take(exchange_id, Request(body=bytes(16384), more=True))
+    granted = 0
+    for _ in range(3):
+        side.core.consume(exchange_id, 16384, 0.0)
+        for _, message in side.sent():
+            if isinstance(message, Credit):
+                granted += message.bytes
+            else:
+                side.take(0, Pong(id=1))
+        side.take(exchange_id, Chunk(data=bytes(16384), more=True))
+    return granted
+
+
+def test_a_frame_of_more_envelopes_than_a_turn_is_to_take_breaks_the_protocol() -> None:
+    side = Side()
+    assert side.core.receive(frame(*(MAX_ENVELOPES * [envelope(0, Ping(id=1))])), 0.0) == []
+    assert len(side.sent()) == MAX_ENVELOPES
+    *_, broken = side.core.receive(frame(*((MAX_ENVELOPES + 1) * [envelope(0, Ping(id=1))])), 0.0)
+    assert isinstance(broken, Broken)
+    assert str(broken.error) == f"a frame of {MAX_ENVELOPES + 1} envelopes, {MAX_ENVELOPES} are accepted"
 
 
 # Rules 1 to 3: cancel
@@ -605,7 +644,7 @@ def test_a_caller_that_cancels_hears_no_more_and_stays_until_the_handler_ended()
     assert side.sent() == [(1, Cancel(message="gone"))]
     assert side.take(1, OK_AND_MORE) == []
     assert side.take(1, Chunk(data=bytes(65536), more=True)) == []
-    side.core.consume(1, 65536)
+    side.core.consume(1, 65536, 0.0)
     assert side.sent() == []
     with pytest.raises(TooManyExchangesError):
         side.core.open(_copy(GET))

@@ -242,7 +242,7 @@ class TwoSides(RuleBasedStateMachine):
         for core in self.sides:
             grown = [e.receive_window.size - core.limits.initial_window for e in core._exchanges.values()]
             assert all(growth >= 0 for growth in grown)
-            assert core._budget.available == core.limits.window_budget - sum(grown) >= 0
+            assert core._growth.available == core.limits.window_budget - sum(grown) >= 0
 
     @invariant()
     def what_waits_belongs_to_exchanges_in_the_table(self) -> None:
@@ -267,7 +267,7 @@ class TwoSides(RuleBasedStateMachine):
         self.finish(None)
         for core in self.sides:
             assert core.in_flight == core._mine == 0
-            assert core._budget.available == core.limits.window_budget
+            assert core._growth.available == core.limits.window_budget
             assert core.next_frame() is None
         for record in self.records.values():
             assert record.response.complete or record.cancelled or record.refused
@@ -334,7 +334,7 @@ class TwoSides(RuleBasedStateMachine):
         half = record.half_of(1 - side)
         size = min(size, half.held)
         half.held -= size
-        self.sides[side].consume(record.id, size)
+        self.sides[side].consume(record.id, size, self.now)
 
     def write_frame(self, side: int) -> bool:
         core = self.sides[side]
@@ -446,6 +446,7 @@ class Witness:
         self.now = 0.0
         self.ended = False
         self.goaways = 0
+        self.final = False
         self.begun: set[int] = set()
         self.done: set[int] = set()
         self.heard: set[tuple[type, int]] = set()
@@ -477,7 +478,7 @@ class Witness:
             case "send":
                 core.send_body(exchange_id, bytes(size), more=more)
             case "consume":
-                core.consume(exchange_id, 1)
+                core.consume(exchange_id, 1, 0.0)
             case "cancel":
                 core.cancel(exchange_id, "unwanted")
             case "goaway":
@@ -497,10 +498,12 @@ class Witness:
         for data in self.side.frames():
             assert len(data) <= most
             for exchange_id, message in map(opened, Frame.FromString(data).envelopes):
-                assert self.goaways == 0 or not self.ended or isinstance(message, Goaway)
+                assert not self.final
+                assert not (self.ended and self.goaways and isinstance(message, Request | Response | Chunk))
                 match message:
                     case Goaway():
                         self.goaways += 1
+                        self.final = message.reason != Goaway.SHUTDOWN
                         assert self.goaways == 1
                     case Request() | Response():
                         assert exchange_id not in self.begun
@@ -524,7 +527,7 @@ class Witness:
         assert all(e.send_window.available >= 0 and e.receive_window.available >= 0 for e in table)
         assert core._mine == sum(e.mine for e in table)
         assert len(table) - core._mine <= core.limits.max_exchanges
-        assert core._budget.available >= 0
+        assert core._growth.available >= 0
         assert core._outbox._heads.keys() <= core._exchanges.keys()
 
 

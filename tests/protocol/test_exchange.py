@@ -1,11 +1,11 @@
 """The state of both halves of an exchange."""
 
 from restpipe.protocol.exchange import Exchange
-from restpipe.protocol.windows import Budget, ReceiveWindow, SendWindow
+from restpipe.protocol.windows import Growth, ReceiveWindow, SendWindow
 
 
 def _exchange(*, mine: bool = True, window: int = 10) -> Exchange:
-    return Exchange(1, mine=mine, send_window=SendWindow(window), receive_window=ReceiveWindow(10, 10, Budget(0)))
+    return Exchange(1, mine=mine, send_window=SendWindow(window), receive_window=ReceiveWindow(10, 10, Growth(0)))
 
 
 def test_the_head_of_the_peer_is_awaited_by_the_side_that_opened() -> None:

@@ -7,9 +7,10 @@ import pytest
 from sides import Message, opened
 
 from restpipe.protocol.connection import encode
-from restpipe.protocol.exchange import Exchange
+from restpipe.protocol.exchange import HIGH_WATER, LOW_WATER, Exchange
+from restpipe.protocol.limits import MAX_ENVELOPES
 from restpipe.protocol.outbox import SMALLEST_REST, SMALLEST_TURN, Outbox
-from restpipe.protocol.windows import Budget, ReceiveWindow, SendWindow
+from restpipe.protocol.windows import Growth, ReceiveWindow, SendWindow
 from restpipe_pb.v1.pipe_pb2 import Cancel, Chunk, Frame, Ping, Request
 
 LIMIT = 65536
@@ -29,7 +30,7 @@ class Sender:
             next(self._ids),
             mine=True,
             send_window=SendWindow(window),
-            receive_window=ReceiveWindow(1, 1, Budget(0)),
+            receive_window=ReceiveWindow(1, 1, Growth(0)),
         )
 
     def head(self, size: int = 0, *, more: bool = False) -> Exchange:
@@ -134,7 +135,7 @@ def test_a_body_follows_its_head_and_its_last_piece_ends_the_half(sender: Sender
     sender.outbox.put_body(exchange, b"two", more=False)
     assert exchange.buffered == 6
     _, *chunks = sender.frame()
-    assert [message for _, message in chunks] == [Chunk(data=b"one", more=True), Chunk(data=b"two")]
+    assert [message for _, message in chunks] == [Chunk(data=b"onetwo")]
     assert exchange.buffered == 0
     assert sender.ended == [exchange.id]
 
@@ -202,16 +203,62 @@ def test_a_body_without_credit_stops_and_holds_up_no_other(sender: Sender) -> No
     assert stalled.send_window.available == 98
 
 
-def test_an_exchange_whose_queued_body_has_left_is_told_once(sender: Sender) -> None:
+def test_a_body_of_which_a_frame_has_left_is_wanted_more_of_until_its_end(sender: Sender) -> None:
     exchange = sender.exchange()
-    sender.outbox.put_body(exchange, b"one", more=True)
-    assert sender.outbox.take_drained() == []
+    sender.outbox.put_body(exchange, bytes(HIGH_WATER), more=True)
+    wanted = [exchange.wants_more]
+    assert sender.outbox.take_wanting() == []
     sender.frame()
-    assert sender.outbox.take_drained() == [exchange.id]
-    assert sender.outbox.take_drained() == []
-    sender.outbox.put_body(exchange, b"two", more=False)
+    wanted.append(exchange.wants_more)
+    assert wanted == [False, True]
+    assert sender.outbox.take_wanting() == [exchange.id]
+    assert sender.outbox.take_wanting() == []
+    sender.outbox.put_body(exchange, b"the end", more=False)
+    sender.frame(2 * HIGH_WATER)
+    assert sender.outbox.take_wanting() == []
+
+
+def test_a_body_is_not_wanted_more_of_than_may_leave_soon(sender: Sender) -> None:
+    stalled = sender.exchange(window=1000)
+    sender.outbox.put_body(stalled, bytes(LOW_WATER + 1000), more=True)
     sender.frame()
-    assert sender.outbox.take_drained() == []
+    wanted = [stalled.wants_more]
+    assert sender.outbox.take_wanting() == []
+    stalled.send_window.grant(1)
+    sender.outbox.schedule(stalled)
+    sender.frame()
+    wanted.append(stalled.wants_more)
+    assert wanted == [False, True]
+    assert sender.outbox.take_wanting() == [stalled.id]
+
+
+def test_small_pieces_of_a_body_leave_as_one_chunk(sender: Sender) -> None:
+    exchange = sender.exchange(window=1500)
+    for letter in (b"a", b"b", b"c"):
+        sender.outbox.put_body(exchange, 500 * letter, more=True)
+    sender.outbox.put_body(exchange, b"beyond the credit", more=True)
+    assert sender.frame() == [(exchange.id, Chunk(data=500 * b"a" + 500 * b"b" + 500 * b"c", more=True))]
+    assert exchange.buffered == len(b"beyond the credit")
+
+
+def test_no_frame_has_more_envelopes_than_a_turn_is_to_take(sender: Sender) -> None:
+    exchanges = [sender.head(more=True) for _ in range(2 * MAX_ENVELOPES)]
+    for exchange in exchanges:
+        sender.ping()
+        sender.outbox.put_body(exchange, b"b", more=False)
+    counts = []
+    while (data := sender.outbox.next_frame(LIMIT)) is not None:
+        counts.append(len(Frame.FromString(data).envelopes))
+    assert max(counts) == MAX_ENVELOPES
+    assert sum(counts) == 6 * MAX_ENVELOPES
+
+
+def test_a_body_of_tiny_pieces_takes_no_longer_than_a_turn_is_to_take(sender: Sender) -> None:
+    exchange = sender.exchange()
+    for _ in range(3 * MAX_ENVELOPES):
+        sender.outbox.put_body(exchange, b"b", more=True)
+    sender.frame()
+    assert 2 * MAX_ENVELOPES <= exchange.buffered < 3 * MAX_ENVELOPES
 
 
 def test_nothing_leaves_of_a_half_that_was_abandoned(sender: Sender) -> None:

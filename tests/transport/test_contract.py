@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import pytest
 from carriers import End, Identities, grpc_ends, memory_ends
 
-from restpipe.protocol.limits import FIRST_FRAME_BYTES
+from restpipe.protocol.limits import FIRST_FRAME_BYTES, Limits
 from restpipe.transport.carrier import Carrier, CarrierLostError
 
 pytestmark = pytest.mark.usefixtures("leak_free")
 
-# More than any carrier buffers. Without its options gRPC takes 4 MB and more.
-PLENTY = 3 * 1024 * 1024
+# More than any carrier buffers.
+PLENTY = 4 * Limits().max_window
 # No carrier takes a frame that nobody reads for this long, in seconds.
 LONG = 0.3
 
@@ -61,7 +61,7 @@ async def writes_fail(carrier: Carrier) -> None:
 
 async def stalled_write(carrier: Carrier) -> asyncio.Task[None]:
     """Write until a write waits; return the task that waits."""
-    frame = bytes(64 * 1024)
+    frame = bytes(Limits().frame_bytes)
     for _ in range(PLENTY // len(frame)):
         write = asyncio.ensure_future(carrier.write(frame))
         _, waiting = await asyncio.wait({write}, timeout=LONG)

@@ -17,8 +17,9 @@ certificate it presented; nothing on the wire can claim another.
 
 A gRPC message is a Frame: a batch of envelopes, handled in order. A sender SHOULD put everything that became ready while
 its last frame was being written into the next one, and MUST NOT let a frame exceed the `max_frame_bytes` of the peer's
-Hello (before that Hello: 1,048,576). Batching never needs a timer. Because protobuf concatenates repeated fields, the
-concatenation of encoded frames is an encoded frame, so envelopes can be encoded one by one and joined.
+Hello (before that Hello: 1,048,576), nor have more than 1,024 envelopes: both bound the time that one frame takes its
+receiver. Batching never needs a timer. Because protobuf concatenates repeated fields, the concatenation of encoded frames
+is an encoded frame, so envelopes can be encoded one by one and joined.
 
 Within a frame and between frames a sender SHOULD put ping, pong, credit, cancel and goaway first, then requests and
 responses, then chunks, taken round-robin over the exchanges that have both bytes and credit. It MUST keep the order of
@@ -57,14 +58,19 @@ A side MUST NOT have more exchanges of its own in its table than the `max_exchan
 
 Each half has a window: the bytes of body its sender may still send. It starts at the `initial_window` of the receiver's
 Hello; every byte of body reduces it, in a Request or Response as in a Chunk; Credit adds to it. A sender MUST NOT exceed
-it. A receiver grants credit as the bytes are consumed, not as they arrive, SHOULD do so for at least half a window at a
-time, and need not do so once it knows that no more will come. So a slow reader stops its own sender and no one else.
+it. A receiver grants credit as the bytes are consumed, not as they arrive, SHOULD do so for at least a quarter of a window
+at a time, and need not do so once it knows that no more will come. So a slow reader stops its own sender and no one else.
+
+A receiver makes a window larger by granting more than was consumed. Since a sender gets no more than a window across in a
+round trip, it SHOULD do so where a whole window is consumed in little more than the round trip of a Ping, which it may
+send at any time; it SHOULD NOT where that takes longer, for then it is the reader or the path that limits the sender, and
+a larger window would only wait in front of everything else. It bounds what the windows of a pipe have together.
 
 # Liveness
 
-Each side sends Ping when its heartbeat interval passed since its last one, or somewhat earlier, beside a Pong; the other
-answers Pong with the same `id` at once. A peer from which nothing was received for the heartbeat timeout is dead: the
-call is ended, its exchanges are lost.
+Each side sends Ping when its heartbeat interval passed since its last one, or earlier; the other answers Pong with the
+same `id` at once. A peer from which nothing was received for the heartbeat timeout is dead: the call is ended, its
+exchanges are lost.
 
 # The end of a pipe
 
