@@ -1,6 +1,7 @@
 """Every workload, in the order in which they run and are told of."""
 
+import fleet
 import flight
 import small
 
-WORKLOADS = (small.MANY, small.ONE, flight.WORKLOAD)
+WORKLOADS = (small.MANY, small.ONE, flight.WORKLOAD, fleet.FLEET_IDLE, fleet.FLEET_RETURN, fleet.FLEET_ASKED)

@@ -23,15 +23,21 @@ class Load:
     p99: float
 
 
-def load(url: str, connections: int, seconds: float) -> Load:
+def load(url: str, connections: int, seconds: float, *places: str) -> Load:
     """Ask for a URL over and over, each connection waiting for its answer.
+
+    Args:
+        url: where.
+        connections: at once.
+        seconds: for how long.
+        places: a pattern and a number: each request is for one of so many places below the URL, by chance.
 
     Raises:
         RuntimeError: an answer was none, or not 2xx.
     """
     command = [
         "wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s",
-        "--script", str(HERE / "wrk.lua"), url,
+        "--script", str(HERE / "wrk.lua"), url, *(("--", *places) if places else ()),
     ]  # fmt: skip
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     told: dict[str, Any] = json.loads(output.splitlines()[-1])
