@@ -5,9 +5,10 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, wait_random
 
 from restpipe.config import ClientSettings
 from restpipe.exceptions import ConnectError, PeerAbsentError
@@ -22,8 +23,25 @@ from restpipe_pb.v1.pipe_pb2 import Goaway
 
 log = logging.getLogger(__name__)
 
+# Doublings after which every back-off has reached its end.
+_MOST_DOUBLINGS = 30
 # Seconds before its end from which on the server's certificate is watched, at most; and between two looks at the clock.
 LOOK_INTERVAL = 3600.0
+
+
+def back_off(least: float, most: float, state: RetryCallState) -> float:
+    """Return the seconds to wait after a failed attempt: exponential, with full jitter.
+
+    An attempt that failed only after a while counts as the many for which there was time. Otherwise those whom a server
+    could not serve at once, for they were too many, would all be back at once.
+
+    Args:
+        least: seconds that the first wait may take.
+        most: seconds that any wait may take.
+        state: the attempts so far.
+    """
+    doubled = least * 2 ** min(state.attempt_number - 1, _MOST_DOUBLINGS)
+    return wait_random(0, min(most, max(doubled, state.seconds_since_start or 0)))(state)
 
 
 class ClientNode(Node):
@@ -211,7 +229,7 @@ class ClientNode(Node):
     async def _dial_until_connected(self, note: Callable[[RetryCallState], None], *, succeeds: bool = False) -> Pipe:
         # Whatever fails, a full disk or a bug, the next attempt may not: nobody else would dial.
         attempts = AsyncRetrying(
-            wait=wait_random_exponential(multiplier=self.settings.reconnect_min_s, max=self.settings.reconnect_max_s),
+            wait=partial(back_off, self.settings.reconnect_min_s, self.settings.reconnect_max_s),
             before_sleep=note,
         )
         pipe: Pipe = await attempts(self._attempt, succeeds)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from live_handlers import Told
 from live_nodes import PATIENCE, client_settings, connected, own_tasks, running_client, running_server
 
 from restpipe.exceptions import PeerAbsentError
-from restpipe.nodes.client import ClientNode
+from restpipe.nodes.client import ClientNode, back_off
 from restpipe.nodes.exchanges import Patience, exchange
 from restpipe.transport import grpc_client
 from restpipe_pb.v1.pipe_pb2 import Goaway, Request
@@ -170,18 +170,17 @@ async def test_after_an_ordinary_end_it_dials_at_once(identity_files: Path, leak
 async def test_the_waits_between_attempts_keep_to_the_settings(
     identity_files: Path, monkeypatch: pytest.MonkeyPatch, leak_free: None
 ) -> None:
-    made: list[dict[str, Any]] = []
-    real = tenacity.wait_random_exponential
+    bounds: set[tuple[float, float]] = set()
 
-    def watched(**bounds: Any) -> Callable[..., float]:
-        made.append(bounds)
-        return real(**bounds)
+    def watched(least: float, most: float, state: tenacity.RetryCallState) -> float:
+        bounds.add((least, most))
+        return back_off(least, most, state)
 
-    monkeypatch.setattr("restpipe.nodes.client.wait_random_exponential", watched)
+    monkeypatch.setattr("restpipe.nodes.client.back_off", watched)
     async with running_client(identity_files, free_port(), reconnect_min_s=0.001, reconnect_max_s=0.002) as client:
         async with asyncio.timeout(PATIENCE):
             await told(client).until("connect_fail", 20)
-    assert made == [{"multiplier": 0.001, "max": 0.002}]
+    assert bounds == {(0.001, 0.002)}
 
 
 async def test_an_attempt_that_fails_of_what_nobody_foresaw_is_logged_and_followed_by_the_next(
@@ -311,3 +310,18 @@ class OtherNames:
 
     async def connection_fail(self, retry_attempts: int, last_disconnected_dt: object) -> None:
         self.told.put_nowait("connection_fail")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "since", "bound"),
+    [(1, 0.001, 0.1), (3, 0.05, 0.4), (7, 2.0, 5.0), (2000, 9000.0, 5.0), (1, 0.7, 0.7), (1, 10.0, 5.0)],
+)
+def test_the_wait_before_the_next_attempt_is_any_up_to_a_bound_that_grows_with_attempts_and_with_time(
+    attempt: int, since: float, bound: float
+) -> None:
+    state = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+    state.attempt_number = attempt
+    state.outcome_timestamp = state.start_time + since
+    waits = [back_off(0.1, 5.0, state) for _ in range(1000)]
+    assert 0 <= min(waits) < bound / 10
+    assert 0.9 * bound < max(waits) <= bound
