@@ -14,7 +14,7 @@ from pathlib import Path
 
 import wrk
 from e2e_processes import Node, Process, Site
-from fleet_clients import name_of
+from fleet_clients import PATIENCE, name_of
 from processes import HERE, cpu_seconds, free_port, memory_bytes, running
 from results import Figure
 from workload import Run, Workload
@@ -25,8 +25,6 @@ IDLE, RETURNING, ASKED = 2000, 1000, 500
 QUICK = 100
 # Processes that the clients share.
 HOSTS = 2
-# Seconds that clients have to connect; reached only where something is wrong.
-PATIENCE = 120.0
 # Seconds that idle clients are left alone before, and while, they are measured.
 SETTLING, WATCHING = 20.0, 20.0
 # Seconds that the server is away, by round: clients are in the midst of their back-off, or have reached its end.

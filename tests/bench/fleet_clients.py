@@ -10,6 +10,9 @@ from restpipe.cli.run import raise_file_limit, spare_the_garbage_collector
 from restpipe.config import ClientSettings
 from restpipe.nodes.client import ClientNode
 
+# Seconds; reached only where something is wrong.
+PATIENCE = 120.0
+
 
 def name_of(number: int) -> str:
     return f"c{number:04}"
@@ -26,8 +29,15 @@ async def main(directory: Path, port: int, first: int, last: int) -> None:
         for name in map(name_of, range(first, last))
     ]  # fmt: skip
     print("dialling", flush=True)
-    for node in nodes:
-        await node.start()
+    # A few at a time: these nodes share the processors that a real fleet would have of its own.
+    gate = asyncio.Semaphore(20)
+
+    async def connect(node: ClientNode) -> None:
+        async with gate:
+            await node.start()
+            await node.pipe_to_server(PATIENCE)
+
+    await asyncio.gather(*map(connect, nodes))
     spare_the_garbage_collector()
     await asyncio.Event().wait()
 
