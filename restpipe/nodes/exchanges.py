@@ -36,6 +36,16 @@ class Patience:
     connection: float
 
 
+class RepeatableBody(AsyncIterable[bytes]):
+    """A body that may be sent again. Each attempt iterates over it anew.
+
+    Attributes:
+        repeatable: the next iteration will yield all of it.
+    """
+
+    repeatable: bool
+
+
 async def exchange(
     pipe_to: PipeTo, make_request: MakeRequest, body: AsyncIterable[bytes] | None, patience: Patience
 ) -> tuple[Answer, int]:
@@ -48,7 +58,7 @@ async def exchange(
         pipe_to: returns the pipe to the peer, or waits for it for the given seconds.
         make_request: returns the request for the pipe that it is about to leave by, without `timeout_ms`; called for
             each attempt, for the pipe keeps the message. What it raises is raised here.
-        body: what follows `Request.body`; cannot be repeated.
+        body: what follows `Request.body`; not to be sent again unless it is a `RepeatableBody`, and says so.
         patience: how long it may take.
 
     Raises:
@@ -68,12 +78,12 @@ async def exchange(
             attempts += 1
             return await pipe.call(request, body), attempts
         except PipeLostError:
-            if body is not None or not is_repeatable(pipe, request):
+            if not (_can_follow_again(body) and is_repeatable(pipe, request)):
                 raise
             lost = True
         except EventError as error:
             # Refused by a peer that stays is an answer; by one that leaves, a reason to wait for its successor.
-            if isinstance(error, PeerRefusedError) and body is None and not pipe.available:
+            if isinstance(error, PeerRefusedError) and _can_follow_again(body) and not pipe.available:
                 attempts -= 1
             elif not lost or error.executed != "no":
                 raise
@@ -90,6 +100,10 @@ def is_repeatable(pipe: Pipe, request: Request) -> bool:
     verb = "get" if request.verb == "head" else request.verb
     noun = request.noun.replace("/", "_")
     return request.verb in IDEMPOTENT and not {(request.verb, noun), (verb, noun)} & pipe.at_most_once
+
+
+def _can_follow_again(body: AsyncIterable[bytes] | None) -> bool:
+    return body is None or (isinstance(body, RepeatableBody) and body.repeatable)
 
 
 async def _pipe_in_time(pipe_to: PipeTo, patience: Patience, deadline: float, loop: asyncio.AbstractEventLoop) -> Pipe:

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from restpipe.pipe import Answer
-
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Callers are watched from one to two of these intervals, in seconds, after they began to wait.
@@ -29,16 +27,16 @@ class CallerWatch:
         self._old: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watching(self, receive: Receive, answer: Answer | None = None) -> "Watched":
+    def watching(self, receive: Receive, busy: Callable[[], bool] = lambda: False) -> "Watched":
         """Return a context manager within which a caller that hangs up cancels the current task.
 
         The cancellation leaves the block as `CallerGone`.
 
         Args:
-            receive: of the ASGI request; nothing else may call it.
-            answer: while the body of its request is still being sent, the watch is left to that.
+            receive: of the ASGI request.
+            busy: whether something else calls `receive`; the watch is left to that.
         """
-        return Watched(self, self._loop, receive, answer)
+        return Watched(self, self._loop, receive, busy)
 
     def add(self, watched: "Watched") -> None:
         """Begin to count the time of a caller."""
@@ -61,15 +59,15 @@ class CallerWatch:
 class Watched:
     """One caller, while it waits."""
 
-    __slots__ = ("_answer", "_gone", "_loop", "_receive", "_task", "_watch", "_watcher")
+    __slots__ = ("_busy", "_gone", "_loop", "_receive", "_task", "_watch", "_watcher")
 
     def __init__(
-        self, watch: CallerWatch, loop: asyncio.AbstractEventLoop, receive: Receive, answer: Answer | None
+        self, watch: CallerWatch, loop: asyncio.AbstractEventLoop, receive: Receive, busy: Callable[[], bool]
     ) -> None:
         self._watch = watch
         self._loop = loop
         self._receive = receive
-        self._answer = answer
+        self._busy = busy
         self._gone = False
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -89,7 +87,7 @@ class Watched:
 
     def begin(self) -> bool:
         """Begin to watch; return whether the time for it has come."""
-        if self._answer is not None and self._answer.uploading:
+        if self._busy():
             return False
         self._watcher = self._loop.create_task(self._until_gone(), name="caller watch")
         return True

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from restpipe.exceptions import (
     BadAnswerError,
-    BadRequestError,
     BadResultError,
     BodyTooSlowError,
     EventError,
@@ -19,6 +18,7 @@ from restpipe.pipe import Answer
 from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
 from restpipe.web.problems import RETURN_CODE, RawHeaders, problem
+from restpipe.web.request_bodies import HELD_BODY, Upload, read_whole
 from restpipe.web.requests import NOT_FORWARDED, Asked, Scope
 from restpipe.web.sockets import Send, WebSocket
 from restpipe_pb.v1.pipe_pb2 import Response
@@ -29,10 +29,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Finds the way to the peer that the first part of a path names, with the rest of the path.
 Route = Callable[[bytes], tuple[PipeTo, bytes]]
 
-# A body up to this size, in bytes, is held, so that the request can be repeated; a larger one passes through.
-HELD_BODY = 64 * 1024
-
 _BODILESS = frozenset((204, 205, 304))
+# Has nginx pass on each piece as it comes; it buffers otherwise, unless its configuration says so.
+_UNBUFFERED = (b"x-accel-buffering", b"no")
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -141,20 +140,18 @@ class Gateway:
     async def _exchange(self, scope: Scope, receive: Receive) -> tuple[Answer, int]:
         pipe_to, asked = self._asked(scope)
         patience = asked.patience
-        body: AsyncIterator[bytes] | None = None
+        upload: Upload | None = None
         if asked.has_body:
-            try:
-                async with asyncio.timeout(patience.deadline):
-                    asked.body, more = await _read_body(receive, HELD_BODY)
-            except TimeoutError:
-                raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
-            if more:
-                body = _rest_of_body(receive)
-        if body is not None:
-            # What arrives tells of a caller that hung up.
-            return await exchange(pipe_to, asked.request_to, body, patience)
-        with self._callers.watching(receive):
-            return await exchange(pipe_to, asked.request_to, None, patience)
+            if asked.length is None or asked.length > HELD_BODY:
+                upload = Upload(receive)
+            else:
+                try:
+                    async with asyncio.timeout(patience.deadline):
+                        asked.body = await read_whole(receive)
+                except TimeoutError:
+                    raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
+        with self._callers.watching(receive, lambda: upload is not None and not upload.complete):
+            return await exchange(pipe_to, asked.request_to, upload, patience)
 
     async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:
         response = answer.response
@@ -174,12 +171,20 @@ class Gateway:
                 headers.append((b"content-length", b"%d" % response.body_length))
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if bodiless else body})
-            return
+        else:
+            await self._send_stream(scope, receive, send, answer, headers)
+
+    async def _send_stream(
+        self, scope: Scope, receive: Receive, send: Send, answer: Answer, headers: RawHeaders
+    ) -> None:
+        response = answer.response
         if response.HasField("body_length"):
             headers.append((b"content-length", b"%d" % response.body_length))
+        elif not any(name == _UNBUFFERED[0] for name, _ in headers):
+            headers.append(_UNBUFFERED)
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         try:
-            with self._callers.watching(receive, answer):
+            with self._callers.watching(receive, lambda: answer.uploading):
                 async for piece in answer.body:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except CallerGone:
@@ -189,42 +194,6 @@ class Gateway:
             log.warning("the answer to %s %s broke: %s", scope["method"], ascii(scope["path"]), error)
             return
         await send({"type": "http.response.body", "body": b""})
-
-
-async def _read_body(receive: Receive, most: int) -> tuple[bytes, bool]:
-    """Read a body until it ends or has more than `most` bytes; return it and whether more follows.
-
-    Raises:
-        CallerGone: the caller hung up before its end.
-    """
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise CallerGone
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body, False
-    parts = [body]
-    size = len(body)
-    while size <= most:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if not message.get("more_body", False):
-            return b"".join(parts), False
-    return b"".join(parts), True
-
-
-async def _rest_of_body(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise BadRequestError("the caller hung up before the end of its body")
-        if body := message.get("body", b""):
-            yield body
-        if not message.get("more_body", False):
-            return
 
 
 def _answer_headers(response: Response, attempts: int) -> RawHeaders:

@@ -43,11 +43,12 @@ class Asked:
 
     Attributes:
         has_body: a body follows the head.
+        length: bytes of the body; None where it is not told.
         body: the bytes of it that go with the head, for the holder to set.
         patience: how long all may take.
     """
 
-    __slots__ = ("_kept", "_length", "_rest", "_scope", "body", "has_body", "patience")
+    __slots__ = ("_kept", "_rest", "_scope", "body", "has_body", "length", "patience")
 
     def __init__(
         self, scope: Scope, rest: bytes, *, kept: frozenset[bytes], patience: Patience, max_timeout: float
@@ -55,13 +56,13 @@ class Asked:
         self._scope = scope
         self._rest = rest
         self._kept = kept
-        self._length: int | None = None
+        self.length: int | None = None
         self.has_body = False
         self.body = b""
         for name, value in scope["headers"]:
             if name == b"content-length":
-                self._length = _number(value, "Content-Length")
-                self.has_body = self._length > 0
+                self.length = _number(value, "Content-Length")
+                self.has_body = self.length > 0
             elif name == b"transfer-encoding":
                 self.has_body = True
             elif name == b"x-event-timeout":
@@ -102,8 +103,8 @@ class Asked:
         if pipe.forwards:
             prefix = scope["raw_path"][: len(scope["raw_path"]) - len(self._rest)]
             forwarded_headers(request, scope, in_ascii(prefix.rstrip(b"/")))
-        if self._length is not None:
-            request.body_length = self._length
+        if self.length is not None:
+            request.body_length = self.length
         if self.body:
             request.body = self.body
         return request

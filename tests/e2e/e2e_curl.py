@@ -37,15 +37,24 @@ class Answer:
 
 
 class Curl:
-    """A request under way. Ended, if need be, with the block that it is used in."""
+    """A request under way. Ended, if need be, with the block that it is used in.
 
-    def __init__(self, url: str, *options: str, data: bytes | None = None) -> None:
+    Args:
+        url: where.
+        options: of curl.
+        data: body, sent by POST unless the options say otherwise.
+        uploads: the body is what `write` gives.
+    """
+
+    def __init__(self, url: str, *options: str, data: bytes | None = None, uploads: bool = False) -> None:
         body = () if data is None else ("--data-binary", "@-", "-H", "Content-Type: application/octet-stream")
+        if uploads:
+            body = ("-X", "POST", "-T", ".")  # reads what it sends, and writes what it gets, as they come
         command = ("curl", "-sS", "-i", "--no-buffer", "--noproxy", "*", *body, *options, url)
         self._data = data
         self._popen = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+            stdin=subprocess.PIPE if uploads or data is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -57,6 +66,12 @@ class Curl:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._popen.kill()
         self._popen.communicate()
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body."""
+        if self._popen.stdin is None:
+            raise AssertionError("it uploads nothing")
+        self._popen.stdin.write(data)
 
     def read_until(self, end: bytes) -> bytes:
         """Read, as it arrives, up to `end`; head and body."""

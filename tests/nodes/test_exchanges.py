@@ -19,7 +19,7 @@ from restpipe.exceptions import (
     PipeLostError,
     TooManyExchangesError,
 )
-from restpipe.nodes.exchanges import Patience, exchange
+from restpipe.nodes.exchanges import Patience, RepeatableBody, exchange
 from restpipe.pipe import Answer, Incoming, Pipe
 from restpipe.protocol.limits import Limits
 from restpipe_pb.v1.pipe_pb2 import Goaway, Request
@@ -85,10 +85,10 @@ def ask(
     noun: str,
     *,
     patience: Patience = PATIENT,
-    pieces: AsyncIterator[bytes] | None = None,
+    stream: "Stream | None" = None,
     **request: Any,
 ) -> "asyncio.Task[tuple[Answer, int]]":
-    return asyncio.create_task(exchange(way, lambda _pipe: Request(verb=verb, noun=noun, **request), pieces, patience))
+    return asyncio.create_task(exchange(way, lambda _pipe: Request(verb=verb, noun=noun, **request), stream, patience))
 
 
 async def entered(handler: Events) -> None:
@@ -156,12 +156,28 @@ async def test_what_is_marked_at_most_once_is_not_repeated_head_as_the_get_that_
     assert handler.runs.total() == 1
 
 
-async def test_what_takes_a_stream_is_not_repeated(pipes: Pipes, handler: Events, way: Way) -> None:
-    async def pieces() -> AsyncIterator[bytes]:
-        yield b"rest"
+class Stream(RepeatableBody):
+    """A body that follows its head, and counts how often it was begun."""
 
-    way.open(first := await pipes.join(handler))
-    task = ask(way, "put", "wait", pieces=pieces())
+    def __init__(self, *, repeatable: bool) -> None:
+        self.repeatable = repeatable
+        self.begun = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.begun += 1
+        yield b"the "
+        yield b"body"
+
+
+class Echo(Events):
+    async def put_echo(self, ctx: Any, post_data: tuple[str, bytes]) -> bytes:
+        await self._wait(ctx)
+        return post_data[1]
+
+
+async def test_a_stream_that_passed_is_not_repeated(pipes: Pipes, way: Way) -> None:
+    way.open(first := await pipes.join(handler := Echo()))
+    task = ask(way, "put", "echo", stream=Stream(repeatable=False))
     await entered(handler)
     way.open(await pipes.join(handler))
     await first.lose()
@@ -169,13 +185,29 @@ async def test_what_takes_a_stream_is_not_repeated(pipes: Pipes, handler: Events
         await task
 
 
+async def test_a_stream_that_is_still_held_is_repeated_from_its_beginning(pipes: Pipes, way: Way) -> None:
+    way.open(first := await pipes.join(handler := Echo()))
+    task = ask(way, "put", "echo", stream=(stream := Stream(repeatable=True)))
+    await entered(handler)
+    way.open(await pipes.join(handler))
+    await first.lose()
+    handler.release.set()
+    assert await whole(task) == (b"the body", 2)
+    assert stream.begun == 2
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_a_stream_is_not_begun_before_there_is_a_pipe(pipes: Pipes, way: Way, *, repeatable: bool) -> None:
+    task = ask(way, "put", "echo", stream=(stream := Stream(repeatable=repeatable)))
+    await way.asked(1)
+    assert stream.begun == 0
+    way.open(await pipes.join(handler := Echo()))
+    handler.release.set()
+    assert await whole(task) == (b"the body", 1)
+
+
 @pytest.mark.parametrize("size", [10, 40_000])
 async def test_a_repeat_carries_the_whole_body_however_long(pipes: Pipes, way: Way, size: int) -> None:
-    class Echo(Events):
-        async def put_echo(self, ctx: Any, post_data: tuple[str, bytes]) -> bytes:
-            await self._wait(ctx)
-            return post_data[1]
-
     handler = Echo()
     body = bytes(range(10)) * (size // 10)
     way.open(first := await pipes.join(handler))

@@ -422,6 +422,17 @@ async def test_a_caller_that_hangs_up_in_the_midst_of_its_body_leaves_nothing(si
     assert side.peer.runs["post echo"] == 1
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 90000", "Transfer-Encoding: chunked"])
+async def test_a_caller_that_hangs_up_once_its_long_body_is_sent_cancels_the_handler(side: Side, framing: str) -> None:
+    body = bytes(90_000)
+    if "chunked" in framing:
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    async with side.raw(f"POST {side.prefix}wait HTTP/1.1", "Host: localhost", framing, body=body):
+        await entered(side.peer)
+    async with asyncio.timeout(PATIENCE):
+        await side.peer.cancelled.wait()
+
+
 async def test_a_slow_reader_delays_nobody_else_and_gets_all(side: Side) -> None:
     async with side.raw(f"GET {side.prefix}endless HTTP/1.1", "Host: localhost") as (reader, _):
         await entered(side.peer)
@@ -523,6 +534,23 @@ async def test_pipelined_requests_are_answered_in_order(side: Side) -> None:
 
 
 # Section 2: repeats, as HTTP shows them.
+
+
+@kinds
+@pytest.mark.parametrize(("count", "status"), [(3, 200), (9, 502)])
+async def test_a_body_whose_length_is_not_told_is_repeated_while_it_is_short(
+    identity_files: Path, kind: str, count: int, status: int
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield bytes(10_000)
+
+    async with two_pipes(identity_files, kind) as (side, cut):
+        asking = asyncio.create_task(side.ask("PUT", "wait", content=pieces()))
+        await entered(side.peer)
+        await cut()
+        side.peer.release.set()
+        assert (await asking).status_code == status
 
 
 @pytest.mark.parametrize("verb", ["GET", "PUT", "DELETE"])
