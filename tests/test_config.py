@@ -67,6 +67,8 @@ COMMON_DEFAULTS = {
     "RP_CLIENT_HEARTBEAT_TIMEOUT_S": "10",
     "RP_CONNECTION_WAIT_TIMEOUT_S": "20",
     "RP_DRAIN_TIMEOUT_S": "10",
+    "RP_FILES": "",
+    "RP_FILES_WRITABLE": "0",
     "RP_HANDLER_THREADS": "64",
     "RP_MAX_BODY_BYTES": "16777216",
     "RP_MAX_EXCHANGES": "4096",
@@ -647,3 +649,42 @@ def test_a_class_that_wants_arguments_is_refused_without_a_place_in_restpipe(use
     user_module("handlers_here", "class Mine:\n  def __init__(self, x): ...")
     with pytest.raises(ConfigError, match=r"making an object of it failed: TypeError: [^/]* argument: 'x'$"):
         make_object("handlers_here.Mine", "X")
+
+
+# Files
+
+
+def test_a_directory_of_files_is_meant_from_where_the_node_was_started(tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    settings = load_client_settings({"files": "served", "files_writable": True})
+    assert (settings.files, settings.files_writable) == (tmp_path / "served", True)
+    assert load_client_settings().files is None
+
+
+def test_files_that_cannot_be_served_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    missing = f"--files='a b': should be a directory that exists: make it with `mkdir -p '{tmp_path}/a b'`"
+    assert faults(lambda: load_client_settings({"files": "a b", "files_writable": True})) == [missing]
+    assert faults(lambda: load_server_settings({"files": "file"})) == ["--files='file': should be a directory"]
+    nothing = "--files-writable=True: should be 0 unless RP_FILES names a directory"
+    assert faults(lambda: load_client_settings({"files_writable": True})) == [nothing]
+
+
+def test_files_are_not_served_beside_an_upstream() -> None:
+    (found,) = faults(lambda: load_client_settings({"files": ".", "upstream": "http://127.0.0.1:9000"}))
+    assert found == "--files='.': should be empty, or RP_UPSTREAM: what it names serves everything"
+
+
+@pytest.mark.parametrize(
+    ("denied", "fault"),
+    [
+        (os.R_OK, "--files='.': should be a directory that the user of this node may read"),
+        (os.W_OK, "--files-writable=True: should be 0 unless the user of this node may write to "),
+    ],
+)
+def test_files_that_the_user_may_not_touch_are_refused(
+    monkeypatch: pytest.MonkeyPatch, denied: int, fault: str
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & denied)
+    (found,) = faults(lambda: load_client_settings({"files": ".", "files_writable": True}))
+    assert found.startswith(fault)

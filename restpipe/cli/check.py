@@ -30,6 +30,7 @@ from restpipe.handlers.upstream_connections import CONNECT_TIMEOUT
 from restpipe.identity import IdentityPaths
 from restpipe.identity.custody import examine_with_crl
 from restpipe.identity.wording import moment, span
+from restpipe.nodes.handlers import event_handlers
 
 Settings = ServerSettings | ClientSettings
 
@@ -130,12 +131,15 @@ def _check_handler(report: _Report, settings: Settings) -> None:
         _check_upstream(report, settings.upstream)
         return
     try:
-        handler = make_object(settings.event_handler, settings.variable("event_handler"))
-        number = len(EventTable(handler).manifest)
+        handlers = event_handlers(settings)
+        EventTable(*handlers)
+        number = len(EventTable(handlers[0]).manifest)
     except ConfigError as error:
         report.error("handler", str(error))
     else:
         report.ok("handler", f"{settings.event_handler} serves {number} event{'' if number == 1 else 's'}")
+        if settings.files:
+            report.ok("files", settings.files_shown)
 
 
 def _check_upstream(report: _Report, upstream: UpstreamAddress) -> None:

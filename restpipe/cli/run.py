@@ -122,6 +122,7 @@ def first_screen(node: ServerNode | ClientNode, web: WebServer | None) -> str:
         f"  pipe      {pipes}",
         f"  web       {_web_line(settings, web, route)}",
         f"  handler   {settings.upstream or settings.event_handler}",
+        *([f"  files     {settings.files_shown}"] if settings.files else []),
         f"  serves    {_events(node)}",
     ]
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The settings that both nodes have."""
 
+import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -19,6 +20,7 @@ from restpipe.config.values import (
     FileName,
     Hosts,
     OptionalClassPath,
+    OptionalExistingDirectory,
     OptionalHost,
     OptionalModule,
     OptionalPort,
@@ -211,6 +213,24 @@ class NodeSettings(BaseSettings):
             option="--connection-events",
         ),
     ] = ""
+    files: Annotated[
+        OptionalExistingDirectory,
+        Setting(
+            "RP_FILES",
+            help="Directory whose files are served at the noun `files`; empty for none.",
+            panel=HANDLERS,
+            option="--files",
+        ),
+    ] = None
+    files_writable: Annotated[
+        bool,
+        Setting(
+            "RP_FILES_WRITABLE",
+            help="Whether PUT and DELETE change the files that are served.",
+            panel=HANDLERS,
+            option="--files-writable",
+        ),
+    ] = False
     handler_threads: Annotated[
         Count,
         Setting(
@@ -324,6 +344,11 @@ class NodeSettings(BaseSettings):
         return rows(cls)[field].variables[0]
 
     @property
+    def files_shown(self) -> str:
+        """What is said of the directory that is served."""
+        return f"{self.files} at files//PATH, {'read and write' if self.files_writable else 'read only'}"
+
+    @property
     def key_path(self) -> Path:
         """File of the private key."""
         return self.cert_path / self.key_filename
@@ -363,6 +388,23 @@ class NodeSettings(BaseSettings):
                 f"should be empty, or {cls.variable('event_handler')}, which is {handler}: one of them serves"
             )
         return upstream
+
+    @field_validator("files")
+    @classmethod
+    def _no_upstream_serves(cls, files: Path | None, info: ValidationInfo) -> Path | None:
+        if files and info.data.get("upstream"):
+            raise ValueError(f"should be empty, or {cls.variable('upstream')}: what it names serves everything")
+        return files
+
+    @field_validator("files_writable")
+    @classmethod
+    def _files_can_be_written(cls, writable: bool, info: ValidationInfo) -> bool:
+        files = info.data.get("files", Path())  # absent: it was wrong, so one was meant
+        if writable and files is None:
+            raise ValueError(f"should be 0 unless {cls.variable('files')} names a directory")
+        if writable and "files" in info.data and not os.access(files, os.W_OK):
+            raise ValueError(f"should be 0 unless the user of this node may write to {files}")
+        return writable
 
     @field_validator("request_timeout_s")
     @classmethod

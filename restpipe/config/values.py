@@ -1,5 +1,7 @@
 """Types of settings: each says what its text may be, in the words of the message that refuses it."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +55,19 @@ def _directory(value: object) -> object:
     return value
 
 
+def _existing_directory(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise ValueError(f"should be a directory that exists: make it with `mkdir -p {shlex.quote(str(path))}`")
+    if not path.is_dir():
+        raise ValueError("should be a directory")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise ValueError("should be a directory that the user of this node may read")
+    return path
+
+
 def _file_name(text: str) -> str:
     if not text or text.endswith("/"):
         raise ValueError("should name a file")
@@ -100,6 +115,7 @@ OptionalWebBind = Annotated[WebBind | None, BeforeValidator(_web_bind)]
 OptionalUpstream = Annotated[UpstreamAddress | None, BeforeValidator(_upstream)]
 FileMode = Annotated[int, BeforeValidator(_octal), AfterValidator(_file_mode)]
 Directory = Annotated[Path, BeforeValidator(_directory), AfterValidator(Path.expanduser)]
+OptionalExistingDirectory = Annotated[Path | None, BeforeValidator(_empty_is_none), AfterValidator(_existing_directory)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 ClassPath = Annotated[str, BeforeValidator(_path_of_class), AfterValidator(_class_path)]
 OptionalClassPath = Annotated[str, BeforeValidator(_path_of_class), AfterValidator(_optional_class_path)]

@@ -46,17 +46,17 @@ _RESERVED = frozenset(
 
 
 class Dispatcher:
-    """Serves the requests of all pipes of a node by one event handler.
+    """Serves the requests of all pipes of a node by its event handlers.
 
     Args:
-        handler: the user's.
+        handlers: the user's, and what is served beside it.
         threads: for methods that are not asynchronous.
         max_body: bytes of a body that a method is given whole.
         send_tracebacks: whether callers see the traceback of a handler that raised.
         stats: counters.
 
     Raises:
-        ConfigError: a method of the handler cannot serve events.
+        ConfigError: a method of a handler cannot serve events, or two handlers serve the same noun.
 
     Attributes:
         forwards: false: peers are told which events this node serves.
@@ -65,9 +65,9 @@ class Dispatcher:
     forwards = False
 
     def __init__(
-        self, handler: object, *, threads: HandlerThreads, max_body: int, send_tracebacks: bool, stats: Stats
+        self, *handlers: object, threads: HandlerThreads, max_body: int, send_tracebacks: bool, stats: Stats
     ) -> None:
-        self.events = EventTable(handler)
+        self.events = EventTable(*handlers)
         self._threads = threads
         self._max_body = max_body
         self._send_tracebacks = send_tracebacks

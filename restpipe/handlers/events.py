@@ -1,11 +1,11 @@
 """The events that a handler serves: from verb and noun to a method."""
 
 import inspect
-from collections.abc import Callable
-from types import MethodType
+from collections.abc import Callable, Iterator
+from types import FunctionType, MethodType
 from typing import Any
 
-from restpipe.exceptions import NoHandlerError, WrongVerbError
+from restpipe.exceptions import ConfigError, NoHandlerError, WrongVerbError
 from restpipe.handlers.arguments import Arguments
 from restpipe.handlers.base import AT_MOST_ONCE, ClientEventHandler, EventHandler, ServerEventHandler
 from restpipe.stats import handled_count, handled_timing
@@ -61,26 +61,28 @@ class HandlerEvent:
 
 
 class EventTable:
-    """Every event that a handler serves, found once, so that nothing else of it can be reached.
+    """Every event that handlers serve, found once, so that nothing else of them can be reached.
 
     Args:
-        handler: the methods that its classes define, whose names begin with a verb, are events. What a subclass hides
-            by anything but a method is none, and what is set on the instance is not looked at.
+        handlers: the methods that their classes define, whose names begin with a verb, are events. What a subclass
+            hides by anything but a method is none, and what is set on the instance is not looked at.
 
     Raises:
-        ConfigError: a method cannot serve events.
+        ConfigError: a method cannot serve events, or two handlers serve the same noun.
     """
 
-    def __init__(self, handler: object) -> None:
-        members: dict[str, Any] = {}
-        for cls in reversed(type(handler).__mro__):
-            if cls not in _BASES:
-                members.update(vars(cls))
+    def __init__(self, *handlers: object) -> None:
         self._events: dict[tuple[str, str], HandlerEvent] = {}
-        for name, member in members.items():
-            verb, _, noun = name.partition("_")
-            if verb in VERBS and noun and inspect.isfunction(member):
-                self._events[verb, noun] = HandlerEvent(verb, noun, MethodType(member, handler))
+        server_of: dict[str, object] = {}
+        for handler in handlers:
+            for verb, noun, function in _events_of(type(handler)):
+                other = server_of.setdefault(noun, handler)
+                if other is not handler:
+                    raise ConfigError(
+                        f"{_class_path(other)} and {_class_path(handler)} both serve the noun {noun!r}: "
+                        "give one of them another, or do without one"
+                    )
+                self._events[verb, noun] = HandlerEvent(verb, noun, MethodType(function, handler))
 
     @property
     def manifest(self) -> list[ManifestEvent]:
@@ -111,6 +113,21 @@ class EventTable:
         raise WrongVerbError(
             f"the event handler has no method {_shown(sought)}; the noun is served for {', '.join(allow)}", allow=allow
         )
+
+
+def _events_of(handler_class: type) -> Iterator[tuple[str, str, FunctionType]]:
+    members: dict[str, Any] = {}
+    for cls in reversed(handler_class.__mro__):
+        if cls not in _BASES:
+            members.update(vars(cls))
+    for name, member in members.items():
+        verb, _, noun = name.partition("_")
+        if verb in VERBS and noun and inspect.isfunction(member):
+            yield verb, noun, member
+
+
+def _class_path(handler: object) -> str:
+    return f"{type(handler).__module__}.{type(handler).__qualname__}"
 
 
 def _shown(name: str) -> str:

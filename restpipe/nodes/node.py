@@ -13,6 +13,7 @@ from restpipe.handlers.dispatch import Dispatcher
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.handlers.upstream import Upstream
 from restpipe.identity import Custody, Identity, IdentityPaths, News
+from restpipe.nodes.handlers import event_handlers
 from restpipe.nodes.watch import Watch
 from restpipe.pipe import Pipe
 from restpipe.protocol.limits import Limits
@@ -63,9 +64,10 @@ class Node(ABC):
         if settings.upstream is not None:
             self.service = Upstream(settings.upstream, self.stats)
         else:
-            self.handler = self._make("event_handler")
+            handlers = event_handlers(settings)
+            self.handler = handlers[0]
             self.service = Dispatcher(
-                self.handler,
+                *handlers,
                 threads=self.threads,
                 max_body=settings.max_body_bytes,
                 send_tracebacks=settings.send_tracebacks,

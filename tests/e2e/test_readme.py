@@ -117,7 +117,7 @@ def test_the_configuration_of_nginx_is_one_that_nginx_accepts(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
-def test_the_walkthrough_the_own_handler_and_the_web_service_work_as_they_stand(reader: Reader) -> None:
+def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_stand(reader: Reader) -> None:
     reader.shell(block("sh", "restpipe ca init"))
     server = reader.start(block("sh", "restpipe server\n"))
     client = reader.start("restpipe client")
@@ -142,7 +142,13 @@ def test_the_walkthrough_the_own_handler_and_the_web_service_work_as_they_stand(
     reader.run(service).wait_for("Serving HTTP on")
     client = reader.start(block("sh", "--upstream"))
     client.wait_connected()
-    reader.try_console(block("console", "/hello.txt"))
+    reader.try_console(block("console", "client/hello.txt"))
+    client.end()
+
+    reader.shell(block("sh", "mkdir -p pub"))
+    client = reader.start(block("sh", "--files pub"))
+    client.wait_connected()
+    reader.try_console(block("console", "/files//hello.txt"))
     client.end()
     server.end()
 
