@@ -75,7 +75,7 @@ def measure_http(run: Run) -> None:
 
         def by_http(connections: int) -> dict[str, float]:
             used = cpu_seconds(*nodes.processes)
-            seen = wrk.load(nodes.url, connections, run.seconds)
+            seen = wrk.load(nodes.url, connections, run.seconds / 2)
             return {HTTP_TIME: 1e6 / seen.rate, HTTP_CPU: (cpu_seconds(*nodes.processes) - used) / seen.requests * 1e6}
 
         run.interleave({f"{number:,}": partial(by_http, number) for number in CONNECTIONS})
@@ -100,6 +100,7 @@ WORKLOAD = Workload(
             Figure(text=f"time a request, {many} to {SATURATED}", subject=many, metric=TIME, to=SATURATED, at_most=1.3)
             for many in ("256", "1,024", "4,096")
         ),
+        Figure(text=f"processor time, 4,096 to {SATURATED}", subject="4,096", metric=CPU, to=SATURATED, at_most=1.3),
     ),
     plots=(Curve(metric=TIME, subjects="exchanges in flight"),),
 )

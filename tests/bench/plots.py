@@ -34,7 +34,7 @@ _HEAD = """\
 def files(outcome: Outcome) -> Iterator[tuple[str, Plot]]:
     """Yield the plots of an outcome that there is something to draw of, with their file names."""
     for number, plot in enumerate(outcome.plots):
-        drawable = {name for name, metrics in outcome.samples.items() if plot.metric in metrics}
+        drawable = {name for name, metrics in outcome.samples.items() if metrics.get(plot.metric)}
         if drawable and (isinstance(plot, Curve) or plot.to in drawable):
             yield f"{outcome.name}{f'-{number + 1}' if number else ''}.svg", plot
 
@@ -58,39 +58,39 @@ def draw(results: Results, directory: Path = PLOTS) -> None:
 
 def svg(outcome: Outcome, plot: Plot) -> str:
     """Draw one plot."""
-    samples = {name: metrics[plot.metric] for name, metrics in outcome.samples.items() if plot.metric in metrics}
+    samples = {name: metrics[plot.metric] for name, metrics in outcome.samples.items() if metrics.get(plot.metric)}
     height, shapes = _bars(samples, plot) if isinstance(plot, Bars) else _curve(samples, plot)
     size = {"width": WIDTH, "height": height, "inner_width": WIDTH - 1, "inner_height": height - 1}
     return _HEAD.format(title=escape(title(outcome, plot)), **size) + "\n".join(shapes) + "\n</svg>\n"
 
 
 def _bars(samples: dict[str, list[float]], plot: Bars) -> tuple[int, list[str]]:
-    left, right, step = 210, 110, 28
+    left, right, top, step = 226, 150, 44, 28
     reference = samples[plot.to]
     relative = {name: ratios(values, reference) for name, values in samples.items()}
     scale = (WIDTH - left - right) / max(max(values) for values in relative.values())
-    shapes = []
+    bottom, one = top + len(relative) * step, f"{left + scale:.1f}"
+    shapes = [f'<line class="grid" x1="{one}" x2="{one}" y1="{top - 6}" y2="{bottom}"/>']
     for row, (name, values) in enumerate(relative.items()):
-        y, middle = 44 + row * step, median(values)
+        y, middle = top + row * step, median(values)
         low, high, end = (left + value * scale for value in (min(values), max(values), middle))
-        absolute = median(samples[name])
+        absolute = short(median(samples[name]))
         shapes += [
             f'<text x="{left - 10}" y="{y + 15}" text-anchor="end">{escape(name)}</text>',
             f'<rect class="{"ours" if name.startswith(OURS) else "other"}" x="{left}" y="{y}" '
             f'width="{end - left:.1f}" height="20"/>',
             f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="{y + 10}" y2="{y + 10}"/>',
-            f'<text x="{high + 8:.1f}" y="{y + 15}">{middle:.2f}'
-            f'<tspan class="faint" dx="8">{short(absolute)}</tspan></text>',
+            f'<text x="{WIDTH - 90}" y="{y + 15}" text-anchor="end">{middle:.2f}</text>',
+            f'<text class="faint" x="{WIDTH - 16}" y="{y + 15}" text-anchor="end">{absolute}</text>',
         ]
-    at = f"{left + scale:.1f}"
-    shapes.append(f'<line class="grid" x1="{at}" x2="{at}" y1="38" y2="{44 + len(relative) * step}"/>')
-    return 56 + len(relative) * step, shapes
+    return bottom + 12, shapes
 
 
 def _curve(samples: dict[str, list[float]], plot: Curve) -> tuple[int, list[str]]:
     left, right, top, bottom, height = 70, 30, 50, 250, 300
     points = sorted((float(name.replace(",", "")), values) for name, values in samples.items())
-    highest = max(max(values) for _, values in points)
+    step = _round_step(max(max(values) for _, values in points) / 4)
+    highest = 4 * step
     first, last = (math.log2(points[end][0]) for end in (0, -1))
 
     def x(number: float) -> float:
@@ -100,8 +100,7 @@ def _curve(samples: dict[str, list[float]], plot: Curve) -> tuple[int, list[str]
         return bottom - (bottom - top) * value / highest
 
     shapes = []
-    for part in range(5):
-        value = highest * part / 4
+    for value in (part * step for part in range(5)):
         shapes += [
             f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>',
             f'<text class="faint" x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{short(value)}</text>',
@@ -119,3 +118,9 @@ def _curve(samples: dict[str, list[float]], plot: Curve) -> tuple[int, list[str]
         f'<text x="{(left + WIDTH - right) / 2}" y="{height - 12}" text-anchor="middle">{plot.subjects}</text>'
     )
     return height, shapes
+
+
+def _round_step(least: float) -> float:
+    """Return the next number that is easy to read: 1, 2, 2.5 or 5 times a power of ten."""
+    power: float = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least)

@@ -33,8 +33,10 @@ MANY = Workload(
         Figure(text="rate, of plain FastAPI", subject=PIPE, metric=RATE, to=PLAIN, at_least=1.8),
         Figure(text="rate, of `ssh -R`", subject=PIPE, metric=RATE, to=SSH, at_least=1.8),
         Figure(text="rate, of bare ASGI", subject=PIPE, metric=RATE, to=BARE, at_least=0.5),
+        Figure(text="processor time, of plain FastAPI", subject=PIPE, metric=CPU, to=PLAIN),
+        Figure(text="processor time, of `ssh -R`", subject=PIPE, metric=CPU, to=SSH),
     ),
-    plots=(Bars(metric=RATE, to=PLAIN),),
+    plots=(Bars(metric=RATE, to=PLAIN), Bars(metric=CPU, to=PLAIN)),
 )
 
 ONE = Workload(

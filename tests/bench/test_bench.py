@@ -115,7 +115,7 @@ def test_a_bar_is_as_long_as_its_ratio_and_tells_the_ratio_and_the_value() -> No
     drawn = plots.svg(an_outcome("bulk", ours=[30, 30], theirs=[10, 10]), Bars(metric="MB/s", to="theirs"))
     widths = [float(width) for width in re.findall(r'<rect class="other".*width="([\d.]+)"', drawn)]
     assert widths[0] == pytest.approx(3 * widths[1], rel=0.01)
-    assert re.search(r">3\.00<tspan[^>]*>30</tspan>", drawn)
+    assert re.search(r">3\.00</text>\n<text[^>]*>30</text>", drawn)
 
 
 def test_a_curve_has_a_point_for_each_number() -> None:
