@@ -56,8 +56,8 @@ def samples_table(outcome: Outcome) -> Table:
     for subject, values in outcome.samples.items():
         medians = [median(values[metric]) if metric in values else None for metric in metrics]
         table.add_row(subject, *map(short, medians))
-    for subject, why in outcome.skipped.items():
-        table.add_row(subject, f"[yellow]skipped: {why}[/]")
+    if outcome.skipped:
+        table.caption = "skipped: " + "; ".join(f"{subject}, {why}" for subject, why in outcome.skipped.items())
     return table
 
 

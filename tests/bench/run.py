@@ -55,7 +55,8 @@ def main() -> None:
             progress.advance(bar)
     for outcome in outcomes:
         console.print(samples_table(outcome))
-    console.print(figures_table(outcomes))
+    if outcomes:
+        console.print(figures_table(outcomes))
     console.print(this_machine().words)
     if keeps and outcomes:
         console.print("Kept in tests/bench/results.json; README.md and tests/bench/plots tell it.")
