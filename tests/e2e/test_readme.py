@@ -137,6 +137,12 @@ def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_st
     assert reader.shell("python caller.py").strip() == "BadArgumentsError 252 no"
     client.end()
 
+    (reader.site.directory / "streams.py").write_text(block("python", "class Streams"))
+    client = reader.start(block("sh", "RP_EVENT_HANDLER_FQ_CLASS=streams.Streams").strip())
+    client.wait_connected()
+    reader.try_console(block("console", "/ticks//2"))
+    client.end()
+
     first, service = block("sh", "http.server").splitlines()
     reader.shell(first)
     reader.run(service).wait_for("Serving HTTP on")
