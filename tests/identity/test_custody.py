@@ -193,6 +193,11 @@ def test_a_node_whose_own_certificate_is_revoked_is_told_and_takes_no_other_that
     assert f"{held.paths.certificate}: was revoked on 20" in fault.message
     assert "restpipe ca renew alpha" in fault.message
     held.install()
+    held.revoke(held.authority.issued("alpha")[-1].serial_number)
+    news = held.custody.look()
+    assert news is not None
+    assert (news.identity, held.custody.identity) == (False, before)
+    held.install()
     assert held.custody.look() is not None
     taken = held.custody.identity
     assert (taken != before, held.custody.faults) == (True, ())

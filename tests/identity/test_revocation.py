@@ -104,6 +104,7 @@ def test_an_extension_that_may_be_ignored_is(tmp_path: Path) -> None:
 NO_CRL_SIGNER = sign(
     "Signs certificates only", None, CA, x509.KeyUsage(False, False, False, False, False, True, False, False, False)
 )
+NO_CA = sign("No CA", None, x509.BasicConstraints(ca=False, path_length=None))
 IMPOSTOR = sign("Our CA", None, CA)
 DELTA = (x509.DeltaCRLIndicator(1), True)
 
@@ -119,7 +120,7 @@ DELTA = (x509.DeltaCRLIndicator(1), True)
         (crl(sign("Other", None, CA)), "the CRL of CN=Other is signed by none of the node's CAs; "),
         (crl(OUR_CA) + crl(IMPOSTOR), "the CRL of CN=Our CA is signed by none of the node's CAs; "),
         (crl(NO_CRL_SIGNER), "the CRL of CN=Signs certificates only is signed by none of the node's CAs; "),
-        (crl(sign("Our CA", None)), "the CRL of CN=Our CA is signed by none of the node's CAs; "),
+        (crl(NO_CA), "the CRL of CN=No CA is signed by none of the node's CAs; "),
         (crl(OUR_CA, [1], DELTA), "the CRL has a rule that is not applied here (2.5.29.27); use a complete CRL"),
     ],
 )
@@ -128,6 +129,6 @@ def test_a_list_that_cannot_be_believed_or_applied_is_refused_with_the_reason(
 ) -> None:
     path = tmp_path / "ca.crl.pem"
     with pytest.raises(IdentityError) as refusal:
-        read(path, pem, OUR_CA, NO_CRL_SIGNER)
+        read(path, pem, OUR_CA, NO_CRL_SIGNER, NO_CA)
     assert str(refusal.value).startswith(f"{path}: {message}")
     assert "\n" not in str(refusal.value)

@@ -139,8 +139,9 @@ async def test_a_request_whose_pipe_ends_waits_for_the_next_one_without_stopping
         assert attempts == 2
 
 
-async def test_the_loser_of_a_takeover_waits_before_it_takes_the_name_back(
-    identity_files: Path, leak_free: None
+@pytest.mark.parametrize("reason", [Goaway.TAKEOVER, Goaway.CERTIFICATE])
+async def test_who_is_told_that_it_is_not_wanted_waits_before_it_comes_back(
+    identity_files: Path, leak_free: None, reason: Goaway.Reason.ValueType
 ) -> None:
     loop = asyncio.get_running_loop()
     async with (
@@ -149,7 +150,7 @@ async def test_the_loser_of_a_takeover_waits_before_it_takes_the_name_back(
     ):
         await connected(server, client)
         lost_at = loop.time()
-        (await server.pipe_to("alpha", 0)).close(Goaway.TAKEOVER, "another one came")
+        (await server.pipe_to("alpha", 0)).close(reason, "the test says so")
         await told(client).until("connect_success", 2)
         assert loop.time() - lost_at >= 0.5
 

@@ -381,6 +381,30 @@ async def test_a_pipe_that_is_lost_while_its_successor_is_dialled_is_made_anew(
         assert (await server.pipe_to("alpha", 0)).peer.certificate == client.identity.certificate_pem
 
 
+async def test_a_successor_that_comes_too_late_is_not_left_behind(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, brief_retirement: None, leak_free: None
+) -> None:
+    async with pair(authority.directory) as (server, client):
+        make_pipe, late = client.make_pipe, []  # type: Any, list[Pipe]
+
+        def make(*arguments: Any, **options: Any) -> Pipe:
+            pipe: Pipe = make_pipe(*arguments, **options)
+            if options["succeeds"]:
+                late.append(pipe)
+                monkeypatch.setattr(pipe, "wait_ready", asyncio.Event().wait)  # for ever
+            return pipe
+
+        monkeypatch.setattr(client, "make_pipe", make)
+        old = await client.pipe_to_server(0)
+        authority.renew("alpha")
+        await until(lambda: late and late[0].ready.done())
+        old.close(Goaway.SHUTDOWN, "a test")
+        assert (await ended(late[0])).message == "no pipe is wanted any more"
+        await told(client).until("connect_success", 2)
+        await connected(server, client)
+        await until(lambda: len(client.pipes) == 1)
+
+
 async def test_sighup_or_an_operator_need_not_wait_for_the_interval(
     authority: Authority, caplog: pytest.LogCaptureFixture, leak_free: None
 ) -> None:
