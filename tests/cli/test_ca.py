@@ -253,7 +253,7 @@ def test_renewing_says_how_the_old_certificate_is_ended(tmp_path: Path) -> None:
     (command,) = re.findall(r"restpipe ca (revoke --serial .*)\n", said)
     assert old in _run(*shlex.split(command))
     assert "Hosts        rp.example.com\n" in _run("show", tmp_path / "server.crt.pem")
-    assert re.search(rf"{old}  revoked on", _run("show", "--dir", tmp_path))
+    assert re.search(rf"{old} +revoked on", _run("show", "--dir", tmp_path))
     assert _error("renew", "alpha", "--dir", tmp_path).startswith(f"{tmp_path}: issued nothing to 'alpha'; ")
 
 
