@@ -26,6 +26,7 @@
         │   ├── HeadersTooLargeError     the header section is over the limit
         │   ├── BodyTooLargeError        the body is over the limit
         │   ├── BodyTooSlowError         the body did not arrive in time
+        │   ├── HeadTooSlowError         the head did not arrive in time
         │   └── MisdirectedError         `Host` is none of the node's names
         ├── ForbiddenError           the caller may not do this
         │   └── UnauthorizedError        no token, or the wrong one
@@ -281,6 +282,14 @@ class BodyTooSlowError(BadRequestError):
     status = 408
     return_code = 249
     title = "Body too slow"
+
+
+class HeadTooSlowError(BadRequestError):
+    """The target and the headers did not arrive in time."""
+
+    status = 408
+    return_code = 249
+    title = "Head too slow"
 
 
 class MisdirectedError(BadRequestError):

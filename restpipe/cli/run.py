@@ -46,8 +46,6 @@ def configure_logging(*, debug: bool) -> None:
     """Log to standard error: RestPipe's own, and warnings of others."""
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.WARNING, stream=sys.stderr)
     log.setLevel(logging.DEBUG if debug else logging.INFO)
-    # An answer that breaks off on purpose is told by the gateway; uvicorn would call it an application's mistake.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing response" not in record.msg)
 
 
 def raise_file_limit() -> None:
@@ -85,6 +83,8 @@ async def _run(settings: Settings) -> None:
             socket_mode=settings.web_socket_mode,
             grace=settings.drain_timeout_s,
             max_message=settings.max_body_bytes,
+            head_timeout=settings.web_head_timeout_s,
+            idle_timeout=settings.web_idle_timeout_s,
         )
         await web.start()
     try:

@@ -193,6 +193,24 @@ class NodeSettings(BaseSettings):
             show="{:04o}".format,
         ),
     ] = 0o660
+    web_head_timeout_s: Annotated[
+        Seconds,
+        Setting(
+            "RP_WEB_HEAD_TIMEOUT_S",
+            help="Seconds that the head of a web request may take to arrive.",
+            panel=WEB,
+            option="--web-head-timeout",
+        ),
+    ] = 10.0
+    web_idle_timeout_s: Annotated[
+        Seconds,
+        Setting(
+            "RP_WEB_IDLE_TIMEOUT_S",
+            help="Seconds that a web connection may stay open without a request; longer than nginx keeps its own, 60.",
+            panel=WEB,
+            option="--web-idle-timeout",
+        ),
+    ] = 75.0
 
     event_handler: EventHandler
     upstream: Annotated[

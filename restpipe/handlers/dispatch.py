@@ -195,15 +195,17 @@ def make_response(reply: Reply, content_type: str) -> Response:
         raise BadResultError("the MIME type has characters that a header cannot carry")
     for name, value in reply.headers.items():
         check_header(name, value)
+    # Attribute by attribute: the constructor of a message takes three times as long.
+    response = Response()
     try:
-        return Response(
-            status=reply.status,
-            return_code=reply.code,
-            content_type=content_type,
-            headers=[Header(name=name.lower(), value=value) for name, value in reply.headers.items()],
-        )
+        response.status = reply.status
+        response.return_code = reply.code
+        response.content_type = content_type
+        if reply.headers:
+            response.headers.extend(Header(name=name.lower(), value=value) for name, value in reply.headers.items())
     except (TypeError, ValueError) as error:
         raise BadResultError(f"the result cannot be sent: {error}") from error
+    return response
 
 
 def check_header(name: str, value: str) -> None:

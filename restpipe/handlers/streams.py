@@ -17,7 +17,7 @@ _END = object()
 
 def is_stream(data: Any) -> bool:
     """Whether data is sent piece by piece."""
-    return isinstance(data, AsyncIterator | Iterator)
+    return hasattr(data, "__anext__") or hasattr(data, "__next__")
 
 
 async def pieces_of(data: "AsyncIterator[Any] | Iterator[Any]", threads: HandlerThreads) -> AsyncGenerator[bytes, None]:

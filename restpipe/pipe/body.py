@@ -21,10 +21,12 @@ class Body:
         length: bytes of the whole body, None where the sender did not tell.
     """
 
-    __slots__ = ("_consumed", "_error", "_more", "_pieces", "_waiter", "length")
+    __slots__ = ("_consumed", "_error", "_first", "_more", "_pieces", "_waiter", "length")
 
     def __init__(self, first: bytes, *, more: bool, length: int | None, consumed: Callable[[int], None]) -> None:
-        self._pieces = deque([first] if first else [])
+        self._first = first
+        # Made for the first piece that follows: most bodies are one piece.
+        self._pieces: deque[bytes] | None = None
         self._more = more
         self._consumed = consumed
         self._error: EventError | None = None
@@ -39,6 +41,8 @@ class Body:
     def feed(self, data: bytes, *, more: bool) -> None:
         """Add what arrived."""
         if data:
+            if self._pieces is None:
+                self._pieces = deque()
             self._pieces.append(data)
         self._more = more
         self._wake()
@@ -51,12 +55,9 @@ class Body:
 
     def take_now(self) -> bytes:
         """Return the whole of a complete body at once."""
-        pieces = self._pieces
-        if not pieces:
-            return b""
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        return data
+        first, self._first = self._first, b""
+        pieces, self._pieces = self._pieces, None
+        return b"".join((first, *pieces)) if pieces else first
 
     def __aiter__(self) -> "Body":
         return self
@@ -67,6 +68,10 @@ class Body:
         Raises:
             EventError: the body broke.
         """
+        if self._first:
+            piece, self._first = self._first, b""
+            self._consumed(len(piece))
+            return piece
         while not self._pieces:
             if self._error is not None:
                 raise self._error

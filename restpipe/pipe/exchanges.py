@@ -45,8 +45,9 @@ class LiveExchange:
 
     def make_body(self, head: Request | Response) -> None:
         """Prepare for the body that came, and comes, with a head."""
-        length = head.body_length if head.HasField("body_length") else None
-        self.body = Body(head.body, more=head.more, length=length, consumed=self._consumed)
+        more = head.more
+        length = head.body_length if more and head.HasField("body_length") else None
+        self.body = Body(head.body, more=more, length=length, consumed=self._consumed)
 
     def progress(self) -> None:
         """Start the clock again, unless it was stopped."""
@@ -142,10 +143,11 @@ class Incoming(LiveExchange):
         request: its head.
         body: its body, as it arrives.
         peer: who asks.
+        begun: the task that serves it has begun.
         abandoned: nobody wants the answer any more; the task that serves it is being cancelled.
     """
 
-    __slots__ = ("abandoned", "peer", "request", "responded", "task")
+    __slots__ = ("abandoned", "begun", "peer", "request", "responded", "task")
 
     def __init__(
         self, pipe: "Pipe", exchange_id: int, request: Request, peer: Peer, loop: asyncio.AbstractEventLoop
@@ -154,6 +156,7 @@ class Incoming(LiveExchange):
         self.request = request
         self.peer = peer
         self.responded = False
+        self.begun = False
         self.abandoned = False
         self.task: asyncio.Task[None] | None = None
         self.make_body(request)
@@ -201,3 +204,5 @@ class Incoming(LiveExchange):
         self.body.fail(error)
         if self.task is not None:
             self.task.cancel()
+            if not self.begun:
+                self._pipe.forget_incoming(self.id)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 from restpipe.exceptions import (
@@ -286,6 +285,7 @@ class Pipe:
         incoming.abandon(DeadlineError("deadline"))
 
     async def _handle(self, incoming: Incoming) -> None:
+        incoming.begun = True
         try:
             await self._serve(incoming)
             if self._core.is_open(incoming.id):
@@ -298,10 +298,12 @@ class Pipe:
         except Exception as error:
             log.exception("exchange %d of %s failed", incoming.id, self.peer.name)
             incoming.fail(InternalError(f"{type(error).__name__}: {error}"))
+        finally:
+            del self._incoming[incoming.id]
 
-    def _served(self, incoming: Incoming, _task: asyncio.Task[None]) -> None:
-        """Forget a request. Not in the task itself: one that is cancelled before its first step runs nothing at all."""
-        del self._incoming[incoming.id]
+    def forget_incoming(self, exchange_id: int) -> None:
+        """Forget a request whose task is cancelled before its first step, and so will run nothing at all."""
+        del self._incoming[exchange_id]
 
     # What arrives
 
@@ -334,7 +336,6 @@ class Pipe:
         self._clocks.start(incoming.deadline)
         self._stats.count(Count.RECEIVE)
         incoming.task = self._loop.create_task(self._handle(incoming))
-        incoming.task.add_done_callback(partial(self._served, incoming))
 
     def _take_response(self, event: events.ResponseReceived) -> None:
         call = self._calls[event.exchange_id]

@@ -13,6 +13,7 @@ from restpipe.exceptions import (
     ProtocolError,
     TooManyExchangesError,
 )
+from restpipe.protocol.encoding import Message, encode
 from restpipe.protocol.events import (
     BodyReceived,
     Broken,
@@ -39,7 +40,7 @@ from restpipe.protocol.limits import (
     check_hello,
 )
 from restpipe.protocol.outbox import Outbox
-from restpipe.protocol.windows import Growth, ReceiveWindow, SendWindow
+from restpipe.protocol.windows import FlowControl, Growth
 from restpipe_pb.v1.pipe_pb2 import (
     Cancel,
     Chunk,
@@ -54,15 +55,6 @@ from restpipe_pb.v1.pipe_pb2 import (
     Response,
 )
 from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
-
-Message = Hello | Request | Response | Credit | Cancel | Ping | Pong | Goaway
-
-
-def encode(exchange_id: int, kind: str, message: Message) -> bytes:
-    """Encode an envelope as a frame of its own."""
-    frame = Frame()
-    getattr(frame.envelopes.add(exchange_id=exchange_id), kind).CopyFrom(message)
-    return frame.SerializeToString()
 
 
 def shorten(message: str) -> str:
@@ -106,6 +98,7 @@ class Connection:
         self._mine = 0
         self._outbox = Outbox(self._half_sent)
         self._growth = Growth(limits.window_budget)
+        self._flow: FlowControl | None = None
         self._heartbeat = Heartbeat(limits.heartbeat_interval, limits.heartbeat_timeout, now)
         self._ping_id = 0
         self._ping_sent = now
@@ -327,7 +320,14 @@ class Connection:
             raise ProtocolError("a second one")
         check_hello(hello)
         self.peer_hello = hello
-        self._frame_limit = min(self.limits.frame_bytes, hello.max_frame_bytes)
+        limits = self.limits
+        self._flow = FlowControl(
+            send_initial=hello.initial_window,
+            receive_initial=limits.initial_window,
+            limit=limits.max_window,
+            growth=self._growth,
+        )
+        self._frame_limit = min(limits.frame_bytes, hello.max_frame_bytes)
         events.append(PeerReady(hello))
 
     def _take_request(self, exchange_id: int, request: Request, events: list[Event]) -> None:
@@ -340,8 +340,7 @@ class Connection:
         if len(self._exchanges) - self._mine >= self.limits.max_exchanges:
             raise ProtocolError(f"more than {self.limits.max_exchanges} exchanges")
         exchange = self._new_exchange(exchange_id, mine=False)
-        if request.body:
-            exchange.receive_window.receive(len(request.body))
+        self._account_for_body(exchange, request)
         exchange.remote_open = request.more
         self._last_peer_id = exchange_id
         self._exchanges[exchange_id] = exchange
@@ -359,12 +358,16 @@ class Connection:
         elif not 200 <= response.status <= 599:
             raise ProtocolError(f"status {response.status}")
         exchange.remote_begun = True
-        if response.body:
-            exchange.receive_window.receive(len(response.body))
+        self._account_for_body(exchange, response)
         if exchange.wanted:
             events.append(ResponseReceived(exchange_id, response))
         if not response.more:
             self._remote_half_ended(exchange)
+
+    def _account_for_body(self, exchange: Exchange, head: Request | Response) -> None:
+        size = len(head.body)
+        if size > self.limits.initial_window or (size and head.more):
+            exchange.receive_window.receive(size)
 
     def _take_chunk(self, exchange_id: int, chunk: Chunk, events: list[Event]) -> None:
         exchange = self._existing(exchange_id)
@@ -441,15 +444,9 @@ class Connection:
     # Exchanges
 
     def _new_exchange(self, exchange_id: int, *, mine: bool) -> Exchange:
-        if self.peer_hello is None:
+        if self._flow is None:
             raise AssertionError("no exchange before the handshake")
-        limits = self.limits
-        return Exchange(
-            exchange_id,
-            mine=mine,
-            send_window=SendWindow(self.peer_hello.initial_window),
-            receive_window=ReceiveWindow(limits.initial_window, limits.max_window, self._growth),
-        )
+        return Exchange(exchange_id, mine=mine, flow=self._flow)
 
     def _existing(self, exchange_id: int, *, over_is_fine: bool = False) -> Exchange | None:
         """Find the exchange of an envelope; None where the envelope is to be ignored."""
@@ -480,7 +477,8 @@ class Connection:
         most = self.peer_hello.max_frame_bytes
         if len(envelope) > most:
             raise too_large(f"the head of the {kind} takes {len(envelope)} bytes, the peer accepts {most}")
-        exchange.send_window.spend(len(message.body))
+        if message.more:
+            exchange.send_window.spend(len(message.body))
         self._outbox.put_head(exchange, envelope, more=message.more)
         if rest:
             self._outbox.put_body(exchange, rest, more=more)
@@ -499,7 +497,7 @@ class Connection:
 
     def _remove(self, exchange: Exchange) -> None:
         del self._exchanges[exchange.id]
-        exchange.receive_window.close()
+        exchange.close()
         if exchange.mine:
             self._mine -= 1
 

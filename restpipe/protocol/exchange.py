@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from restpipe.protocol.windows import ReceiveWindow, SendWindow
+from restpipe.protocol.windows import FlowControl, ReceiveWindow, SendWindow
 
 # Bytes of a body that should wait to leave: a frame may take the most of it, where the peer permits as much.
 LOW_WATER = 64 * 1024
@@ -21,13 +21,17 @@ class Exchange:
         remote_begun: the peer's head, its Request or Response, has arrived.
         wanted: the application still wants what arrives.
         head_unsent: this side's head waits in the outbox.
-        pieces: body that waits for credit or for its turn.
+        pieces: body that waits for credit or for its turn. Like the windows it is made when a body needs it: most
+            exchanges carry all they have in their heads.
         buffered: bytes in `pieces`.
         finishing: nothing will be added to `pieces`.
         scheduled: it stands in the outbox's round.
     """
 
     __slots__ = (
+        "_flow",
+        "_receive_window",
+        "_send_window",
         "buffered",
         "finishing",
         "head_unsent",
@@ -36,15 +40,13 @@ class Exchange:
         "local_open",
         "mine",
         "pieces",
-        "receive_window",
         "remote_begun",
         "remote_open",
         "scheduled",
-        "send_window",
         "wanted",
     )
 
-    def __init__(self, exchange_id: int, *, mine: bool, send_window: SendWindow, receive_window: ReceiveWindow) -> None:
+    def __init__(self, exchange_id: int, *, mine: bool, flow: FlowControl) -> None:
         self.id = exchange_id
         self.mine = mine
         self.local_open = True
@@ -53,12 +55,34 @@ class Exchange:
         self.remote_begun = not mine
         self.wanted = True
         self.head_unsent = False
-        self.pieces: deque[bytes | memoryview] = deque()
+        self.pieces: deque[bytes | memoryview] | None = None
         self.buffered = 0
         self.finishing = False
         self.scheduled = False
-        self.send_window = send_window
-        self.receive_window = receive_window
+        self._flow = flow
+        self._send_window: SendWindow | None = None
+        self._receive_window: ReceiveWindow | None = None
+
+    @property
+    def send_window(self) -> SendWindow:
+        """What may still be sent of the local half."""
+        window = self._send_window
+        if window is None:
+            window = self._send_window = self._flow.send_window()
+        return window
+
+    @property
+    def receive_window(self) -> ReceiveWindow:
+        """What may still arrive of the remote half."""
+        window = self._receive_window
+        if window is None:
+            window = self._receive_window = self._flow.receive_window()
+        return window
+
+    def close(self) -> None:
+        """Give back what the exchange holds of the pipe's budget."""
+        if self._receive_window is not None:
+            self._receive_window.close()
 
     @property
     def sendable(self) -> bool:
@@ -81,5 +105,5 @@ class Exchange:
         """End the local half without sending what waits."""
         self.local_open = False
         self.head_unsent = False
-        self.pieces.clear()
+        self.pieces = None
         self.buffered = 0

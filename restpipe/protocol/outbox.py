@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from restpipe.protocol.chunks import chunk_head
+from restpipe.protocol.encoding import encode_chunk_head
 from restpipe.protocol.exchange import Exchange
 from restpipe.protocol.limits import MAX_ENVELOPES
 
@@ -53,6 +53,8 @@ class Outbox:
     def put_body(self, exchange: Exchange, data: bytes | memoryview, *, more: bool) -> None:
         """Queue a piece of the body of the local half, the last where `more` is unset."""
         if data:
+            if exchange.pieces is None:
+                exchange.pieces = deque()
             exchange.pieces.append(data)
             exchange.buffered += len(data)
         exchange.finishing = not more
@@ -156,7 +158,7 @@ class Outbox:
         exchange.buffered -= size
         exchange.send_window.spend(size)
         more = bool(pieces) or not exchange.finishing
-        parts.insert(at, chunk_head(exchange.id, size, more=more))
+        parts.insert(at, encode_chunk_head(exchange.id, size, more=more))
         if not more:
             exchange.local_open = False
             self._half_sent(exchange)

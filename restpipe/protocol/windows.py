@@ -54,6 +54,33 @@ class Growth:
         return self.round_trip is not None and took < _ROUND_TRIPS * self.round_trip + _TURN
 
 
+class FlowControl:
+    """Makes the windows of a pipe's exchanges.
+
+    Args:
+        send_initial: bytes, from the peer's Hello.
+        receive_initial: bytes, as in this side's Hello.
+        limit: bytes that a receive window may grow to.
+        growth: shared by the receive windows.
+    """
+
+    __slots__ = ("_growth", "_limit", "_receive_initial", "_send_initial")
+
+    def __init__(self, *, send_initial: int, receive_initial: int, limit: int, growth: Growth) -> None:
+        self._send_initial = send_initial
+        self._receive_initial = receive_initial
+        self._limit = limit
+        self._growth = growth
+
+    def send_window(self) -> "SendWindow":
+        """Return the window of a half that this side sends."""
+        return SendWindow(self._send_initial)
+
+    def receive_window(self) -> "ReceiveWindow":
+        """Return the window of a half that this side receives."""
+        return ReceiveWindow(self._receive_initial, self._limit, self._growth)
+
+
 class SendWindow:
     """What the peer still permits this side to send of one body.
 

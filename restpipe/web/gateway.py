@@ -17,6 +17,7 @@ from restpipe.nodes.exchanges import Patience, PipeTo, exchange
 from restpipe.pipe import Answer
 from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
+from restpipe.web.http import WHOLE_RESPONSE
 from restpipe.web.problems import RETURN_CODE, RawHeaders, problem
 from restpipe.web.request_bodies import HELD_BODY, Upload, read_whole
 from restpipe.web.requests import NOT_FORWARDED, Asked, Scope
@@ -169,8 +170,7 @@ class Gateway:
                 headers.append((b"content-length", b"%d" % len(body)))
             elif response.HasField("body_length") and response.status != 204:
                 headers.append((b"content-length", b"%d" % response.body_length))
-            await send({"type": "http.response.start", "status": response.status, "headers": headers})
-            await send({"type": "http.response.body", "body": b"" if bodiless else body})
+            await _send_whole(scope, send, response.status, headers, b"" if bodiless else body)
         else:
             await self._send_stream(scope, receive, send, answer, headers)
 
@@ -220,6 +220,14 @@ def _value(text: str) -> bytes:
     if _UNSAFE.search(text):
         raise BadAnswerError("the peer's answer has a header with control characters")
     return text.encode("latin-1", "replace")
+
+
+async def _send_whole(scope: Scope, send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
+    if WHOLE_RESPONSE in scope.get("extensions", ()):
+        await send({"type": WHOLE_RESPONSE, "status": status, "headers": headers, "body": body})
+    else:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 async def _send_problem(scope: Scope, send: Send, error: EventError) -> None:

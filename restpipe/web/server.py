@@ -19,6 +19,8 @@ from restpipe.web.http import HttpProtocol
 log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+# Seconds between two looks at all connections.
+SWEEP_INTERVAL = 1.0
 
 
 class _Server(uvicorn.Server):
@@ -37,12 +39,24 @@ class WebServer:
         bind: where it listens.
         socket_mode: permissions of a unix socket.
         grace: seconds that requests have to finish when it stops.
+        head_timeout: seconds that the head of a request may take to arrive.
         max_message: bytes of a message that a web socket of a caller may bring.
+        idle_timeout: seconds that a connection may stay open without a request.
     """
 
     def __init__(
-        self, app: App, bind: WebBind, *, socket_mode: int, grace: float, max_message: int = 16 * 1024 * 1024
+        self,
+        app: App,
+        bind: WebBind,
+        *,
+        socket_mode: int,
+        grace: float,
+        head_timeout: float = 10.0,
+        idle_timeout: float = 75.0,
+        max_message: int = 16 * 1024 * 1024,
     ) -> None:
+        self._head_timeout = head_timeout
+        self._idle_timeout = idle_timeout
         self._bind = bind
         self._socket_mode = socket_mode
         self._socket: socket.socket | None = None
@@ -59,6 +73,7 @@ class WebServer:
         )
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
 
     @property
     def address(self) -> str:
@@ -78,15 +93,26 @@ class WebServer:
         else:
             self._socket = bind_tcp(self._bind)
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="web server")
+        self._sweep()
 
     async def stop(self) -> None:
         """Accept nothing more, let requests finish for the grace period, and end."""
         if self._serving is None:
             return
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
         self._server.should_exit = True
         await asyncio.wait({self._serving})
         if isinstance(self._bind, UnixBind):
             self._bind.path.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Close connections whose clients take too long."""
+        loop = asyncio.get_running_loop()
+        for connection in list(self._server.server_state.connections):
+            if isinstance(connection, HttpProtocol):
+                connection.expire(loop.time(), self._head_timeout, self._idle_timeout)
+        self._sweep_timer = loop.call_later(SWEEP_INTERVAL, self._sweep)
 
 
 def bind_tcp(bind: TcpBind) -> socket.socket:

@@ -1,11 +1,14 @@
 """The state of both halves of an exchange."""
 
+from collections import deque
+
 from restpipe.protocol.exchange import Exchange
-from restpipe.protocol.windows import Growth, ReceiveWindow, SendWindow
+from restpipe.protocol.windows import FlowControl, Growth
 
 
 def _exchange(*, mine: bool = True, window: int = 10) -> Exchange:
-    return Exchange(1, mine=mine, send_window=SendWindow(window), receive_window=ReceiveWindow(10, 10, Growth(0)))
+    flow = FlowControl(send_initial=window, receive_initial=10, limit=10, growth=Growth(0))
+    return Exchange(1, mine=mine, flow=flow)
 
 
 def test_the_head_of_the_peer_is_awaited_by_the_side_that_opened() -> None:
@@ -16,7 +19,7 @@ def test_the_head_of_the_peer_is_awaited_by_the_side_that_opened() -> None:
 def test_body_can_be_sent_where_there_are_both_bytes_and_credit() -> None:
     exchange = _exchange()
     sendable = [exchange.sendable]
-    exchange.pieces.append(b"data")
+    exchange.pieces = deque([b"data"])
     sendable.append(exchange.sendable)
     exchange.send_window.spend(10)
     sendable.append(exchange.sendable)
@@ -31,7 +34,7 @@ def test_the_end_of_a_half_needs_no_credit() -> None:
 
 def test_nothing_can_be_sent_before_the_head_or_after_the_end() -> None:
     exchange = _exchange()
-    exchange.pieces.append(b"data")
+    exchange.pieces = deque([b"data"])
     exchange.head_unsent = True
     assert not exchange.sendable
     exchange.head_unsent = False
@@ -57,7 +60,7 @@ def test_nothing_reaches_an_application_that_cancelled() -> None:
 def test_what_waited_is_dropped_when_a_half_is_abandoned() -> None:
     exchange = _exchange()
     exchange.head_unsent = True
-    exchange.pieces.append(b"data")
+    exchange.pieces = deque([b"data"])
     exchange.buffered = 4
     exchange.abandon()
     assert not exchange.local_open

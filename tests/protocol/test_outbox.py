@@ -6,11 +6,11 @@ from itertools import count
 import pytest
 from sides import Message, opened
 
-from restpipe.protocol.connection import encode
+from restpipe.protocol.encoding import encode
 from restpipe.protocol.exchange import HIGH_WATER, LOW_WATER, Exchange
 from restpipe.protocol.limits import MAX_ENVELOPES
 from restpipe.protocol.outbox import SMALLEST_REST, SMALLEST_TURN, Outbox
-from restpipe.protocol.windows import Growth, ReceiveWindow, SendWindow
+from restpipe.protocol.windows import FlowControl, Growth
 from restpipe_pb.v1.pipe_pb2 import Cancel, Chunk, Frame, Ping, Request
 
 LIMIT = 65536
@@ -26,12 +26,8 @@ class Sender:
 
     def exchange(self, *, window: int = 1_000_000) -> Exchange:
         """Make an exchange whose head has left."""
-        return Exchange(
-            next(self._ids),
-            mine=True,
-            send_window=SendWindow(window),
-            receive_window=ReceiveWindow(1, 1, Growth(0)),
-        )
+        flow = FlowControl(send_initial=window, receive_initial=1, limit=1, growth=Growth(0))
+        return Exchange(next(self._ids), mine=True, flow=flow)
 
     def head(self, size: int = 0, *, more: bool = False) -> Exchange:
         """Queue a head of at least `size` bytes."""

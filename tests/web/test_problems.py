@@ -27,6 +27,7 @@ TABLE = [
     ("HeadersTooLargeError", 431, 249, "no", False),
     ("BodyTooLargeError", 413, 249, "no", False),
     ("BodyTooSlowError", 408, 249, "no", False),
+    ("HeadTooSlowError", 408, 249, "no", False),
     ("MisdirectedError", 421, 253, "no", False),
     ("ForbiddenError", 403, 253, "no", False),
     ("UnauthorizedError", 401, 253, "no", False),

@@ -7,6 +7,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from restpipe.config import TcpBind, UnixBind, WebBind
 from restpipe.exceptions import ConfigError
 from restpipe.web.callers import Receive
-from restpipe.web.http import MAX_HEAD
+from restpipe.web.http import MAX_HEAD, WHOLE_RESPONSE, App, HttpProtocol
 from restpipe.web.requests import Scope
 from restpipe.web.server import WebServer
 from restpipe.web.sockets import Send
@@ -31,6 +32,20 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 @contextlib.asynccontextmanager
 async def serving(bind: WebBind = ANYWHERE, *, mode: int = 0o660) -> AsyncIterator[WebServer]:
     server = WebServer(hello, bind, socket_mode=mode, grace=1)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def impatient(
+    monkeypatch: pytest.MonkeyPatch, app: App = hello, *, head: float = 3600, idle: float = 3600
+) -> AsyncIterator[WebServer]:
+    """Serve, looking at the connections all the time."""
+    monkeypatch.setattr("restpipe.web.server.SWEEP_INTERVAL", 0.01)
+    server = WebServer(app, ANYWHERE, socket_mode=0, grace=1, head_timeout=head, idle_timeout=idle)
     await server.start()
     try:
         yield server
@@ -242,3 +257,88 @@ async def test_the_heads_of_one_connection_do_not_add_up() -> None:
             server, *[piece for each in (head, head, last) for piece in (each[:9], each[9:-1], each[-1:])]
         )
     assert (answer + rest).count(b"HTTP/1.1 200 OK") == 3
+
+
+async def test_a_head_that_does_not_come_to_its_end_is_answered_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with impatient(monkeypatch, head=0.05) as server:
+        head, body = await raw(server, b"GET /slow HTTP/1.1\r\nHost: ", b"a")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in head
+    assert json.loads(body)["detail"] == "the head of the request was not complete within 0.05 s"
+
+
+async def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with impatient(monkeypatch, idle=0.05) as server:
+        assert await raw(server) == (b"", b"")
+
+
+async def test_a_connection_is_kept_between_requests_and_closed_when_no_more_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with impatient(monkeypatch, idle=0.05) as server:
+        head, body = await raw(server, 2 * b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert body.count(b"HTTP/1.1 200 ") == 1
+
+
+async def test_a_caller_that_waits_for_its_answer_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        looked_at.clear()
+        await looked_at.wait()
+        await hello(scope, receive, send)
+
+    expire = HttpProtocol.expire
+
+    def expire_and_tell(self: HttpProtocol, now: float, head_timeout: float, idle_timeout: float) -> None:
+        expire(self, now + 3600, head_timeout, idle_timeout)
+        looked_at.set()
+
+    async with impatient(monkeypatch, slow, head=60, idle=60) as server:
+        monkeypatch.setattr(HttpProtocol, "expire", expire_and_tell)
+        head, body = await raw(server, b"GET /one HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"/one" in body
+
+
+async def test_an_answer_that_is_whole_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
+        assert WHOLE_RESPONSE in scope["extensions"]
+        await send({"type": WHOLE_RESPONSE, "status": 201, "headers": headers, "body": b"whole"})
+
+    written: list[bytes] = []
+    made = HttpProtocol.connection_made
+
+    def recording(self: HttpProtocol, transport: asyncio.Transport) -> None:
+        made(self, transport)
+
+        def write(data: bytes) -> None:
+            written.append(data)
+            transport.write(data)
+
+        self.transport = Mock(wraps=transport, write=write)
+
+    monkeypatch.setattr(HttpProtocol, "connection_made", recording)
+    async with impatient(monkeypatch, whole) as server:
+        head, body = await raw(server, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert head.splitlines()[0] == b"HTTP/1.1 201 Created"
+    assert body == b"whole"
+    assert written == [head + b"\r\n\r\n" + body]
+
+
+async def test_an_answer_that_breaks_is_cut_and_the_connection_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"some", "more_body": True})
+        raise RuntimeError("broken")
+
+    server = WebServer(breaks, ANYWHERE, socket_mode=0, grace=1)
+    await server.start()
+    try:
+        _, body = await raw(server, b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+    finally:
+        await server.stop()
+    assert body == b"4\r\nsome\r\n"
+    assert "GET '/x' failed" in caplog.text
