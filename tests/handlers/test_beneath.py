@@ -179,6 +179,16 @@ def test_a_file_that_becomes_a_fifo_makes_nobody_wait(root: Path, monkeypatch: p
         content(root, "fifo")
 
 
+def test_a_file_that_becomes_a_link_between_two_looks_is_not_followed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "out").symlink_to("../secret")
+    of_file = (root / "a" / "b" / "file").stat()
+    monkeypatch.setattr(os, "stat", lambda *_, **__: of_file)
+    with located(root, ["out"], follow_last=False) as place, pytest.raises(OSError, match="symbolic links"):
+        open_to_read(place)
+
+
 def test_a_path_that_is_too_deep_is_refused(root: Path) -> None:
     deepest = ["d"] * DEEPEST
     with located(root, [*deepest, "file"], make_directories=True) as place:
