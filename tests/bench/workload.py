@@ -71,16 +71,18 @@ class Run:
         for name in names:
             self.samples[name].update({})
         bar = self.progress.add_task("", total=(self.rounds + 1) * len(names))
-        for turn in range(self.rounds + 1):
-            start = turn % len(names)
-            for name in names[start:] + names[:start]:
-                round_ = f"round {turn} of {self.rounds}" if turn else "warming up"
-                self.progress.update(bar, description=f"  {round_}, {name}")
-                metrics = subjects[name]()
-                if turn:
-                    self.record(name, metrics)
-                self.progress.advance(bar)
-        self.progress.remove_task(bar)
+        try:
+            for turn in range(self.rounds + 1):
+                start = turn % len(names)
+                for name in names[start:] + names[:start]:
+                    round_ = f"round {turn} of {self.rounds}" if turn else "warming up"
+                    self.progress.update(bar, description=f"  {round_}, {name}")
+                    metrics = subjects[name]()
+                    if turn:
+                        self.record(name, metrics)
+                    self.progress.advance(bar)
+        finally:
+            self.progress.remove_task(bar)
 
     def record(self, subject: str, metrics: Mapping[str, float]) -> None:
         """Keep what was measured of a subject once."""
