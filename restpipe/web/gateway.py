@@ -168,6 +168,8 @@ class Gateway:
         if body is not None:
             if not bodiless:
                 headers.append((b"content-length", b"%d" % len(body)))
+            elif response.status == 205:
+                headers.append((b"content-length", b"0"))  # RFC 9110 section 15.3.6
             elif response.HasField("body_length") and response.status != 204:
                 headers.append((b"content-length", b"%d" % response.body_length))
             await _send_whole(scope, send, response.status, headers, b"" if bodiless else body)
