@@ -38,6 +38,8 @@ class Contender:
 
 
 Start = Callable[[Run, int], AbstractContextManager[Contender]]
+# Yields another port that leads to a port.
+Way = Callable[[int], AbstractContextManager[int]]
 
 
 @contextlib.contextmanager
@@ -101,7 +103,8 @@ def bare_asgi(_run: Run, _port: int) -> Iterator[Contender]:
 
 
 @contextlib.contextmanager
-def ssh_reverse(run: Run, port: int) -> Iterator[Contender]:
+def ssh_reverse(run: Run, port: int, way: Way = contextlib.nullcontext) -> Iterator[Contender]:
+    """Run `ssh -R`; it dials a port that `way` yields, and that leads to the one of sshd."""
     need("sshd", "apt-get install openssh-server")
     need("ssh", "apt-get install openssh-client")
     directory, ssh_port, public = _directory(run, "ssh"), free_port(), free_port()
@@ -109,7 +112,7 @@ def ssh_reverse(run: Run, port: int) -> Iterator[Contender]:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / key], check=True)
     (directory / "authorized_keys").write_text((directory / "user.pub").read_text())
     host_key = (directory / "host.pub").read_text()
-    (directory / "known_hosts").write_text(f"[127.0.0.1]:{ssh_port} {host_key}")
+    (directory / "known_hosts").write_text(f"bench {host_key}")
     (directory / "sshd_config").write_text(f"""\
 ListenAddress 127.0.0.1:{ssh_port}
 HostKey {directory}/host
@@ -123,13 +126,14 @@ UsePAM no
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd gives its privileges up there; its service would make it
     sshd = ("/usr/sbin/sshd", "-D", "-e", "-f", directory / "sshd_config")
-    ssh = (
-        "ssh", "-F", "none", "-N", "-v", "-p", str(ssh_port), "-i", directory / "user", "-l", getpass.getuser(),
-        "-o", f"UserKnownHostsFile={directory}/known_hosts", "-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes",
-        "-R", f"127.0.0.1:{public}:127.0.0.1:{port}", "127.0.0.1",
-    )  # fmt: skip
-    with running(*sshd, until="Server listening") as server, running(*ssh, until="remote forward success") as client:
-        yield Contender(_url(public), (server, client))
+    with running(*sshd, until="Server listening") as server, way(ssh_port) as dialled:
+        ssh = (
+            "ssh", "-F", "none", "-N", "-v", "-p", str(dialled), "-i", directory / "user", "-l", getpass.getuser(),
+            "-o", f"UserKnownHostsFile={directory}/known_hosts", "-o", "HostKeyAlias=bench", "-o", "BatchMode=yes",
+            "-o", "ExitOnForwardFailure=yes", "-R", f"127.0.0.1:{public}:127.0.0.1:{port}", "127.0.0.1",
+        )  # fmt: skip
+        with running(*ssh, until="remote forward success") as client:
+            yield Contender(_url(public), (server, client))
 
 
 @contextlib.contextmanager

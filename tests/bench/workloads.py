@@ -1,7 +1,18 @@
 """Every workload, in the order in which they run and are told of."""
 
+import bulk
 import fleet
 import flight
 import small
 
-WORKLOADS = (small.MANY, small.ONE, flight.WORKLOAD, fleet.FLEET_IDLE, fleet.FLEET_RETURN, fleet.FLEET_ASKED)
+WORKLOADS = (
+    small.MANY,
+    small.ONE,
+    flight.WORKLOAD,
+    bulk.NEAR,
+    bulk.FAR,
+    bulk.BESIDE,
+    fleet.FLEET_IDLE,
+    fleet.FLEET_RETURN,
+    fleet.FLEET_ASKED,
+)
