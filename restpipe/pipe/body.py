@@ -19,9 +19,10 @@ class Body:
 
     Attributes:
         length: bytes of the whole body, None where the sender did not tell.
+        ask: called once somebody waits for the body; None where its sender sends unasked.
     """
 
-    __slots__ = ("_consumed", "_error", "_first", "_more", "_pieces", "_waiter", "length")
+    __slots__ = ("_consumed", "_error", "_first", "_more", "_pieces", "_waiter", "ask", "length")
 
     def __init__(self, first: bytes, *, more: bool, length: int | None, consumed: Callable[[int], None]) -> None:
         self._first = first
@@ -31,6 +32,7 @@ class Body:
         self._consumed = consumed
         self._error: EventError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.ask: Callable[[], None] | None = None
         self.length = length if more else len(first)
 
     @property
@@ -77,6 +79,9 @@ class Body:
                 raise self._error
             if not self._more:
                 raise StopAsyncIteration
+            if self.ask is not None:
+                ask, self.ask = self.ask, None
+                ask()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         piece = self._pieces.popleft()

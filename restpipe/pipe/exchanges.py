@@ -160,11 +160,16 @@ class Incoming(LiveExchange):
         self.abandoned = False
         self.task: asyncio.Task[None] | None = None
         self.make_body(request)
+        if request.more and request.awaits_credit:
+            self.body.ask = self._want_body
 
     @property
     def pipe(self) -> "Pipe":
         """The pipe it came by, to call back."""
         return self._pipe
+
+    def _want_body(self) -> None:
+        self._pipe.want_body(self.id)
 
     def respond(self, response: Response) -> None:
         """Answer; what `response.more` announces is sent by `send_body`. Without effect once answered or abandoned.

@@ -260,6 +260,11 @@ class Pipe:
         self._core.consume(exchange_id, size, self._loop.time())
         self._sender.wake()
 
+    def want_body(self, exchange_id: int) -> None:
+        """Tell the caller to begin with the body that it holds back until it is wanted."""
+        self._core.want_body(exchange_id)
+        self._sender.wake()
+
     def respond(self, exchange_id: int, response: Response) -> None:
         """Answer a request of the peer's.
 

@@ -70,21 +70,28 @@ class Sender:
             progress: called whenever a piece has left.
         """
         core = self._core
+        if core.awaits_credit(exchange_id):
+            await self._released(exchange_id)
+            if self._bodies_ended:
+                return
         async for piece in pieces:
             if self._bodies_ended or not core.is_open(exchange_id):
                 return
             core.send_body(exchange_id, piece, more=True)
             self.wake()
             if not core.wants_more(exchange_id):
-                waiter = self._waiting[exchange_id] = self._loop.create_future()
-                try:
-                    await waiter
-                finally:
-                    self._waiting.pop(exchange_id, None)
+                await self._released(exchange_id)
             if progress is not None:
                 progress()
         core.send_body(exchange_id, b"", more=False)
         self.wake()
+
+    async def _released(self, exchange_id: int) -> None:
+        waiter = self._waiting[exchange_id] = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiting.pop(exchange_id, None)
 
     def release(self, exchange_id: int) -> None:
         """Let a body go on of which enough has left, or nothing ever will."""

@@ -140,6 +140,11 @@ class Connection:
         exchange = self._exchanges.get(exchange_id)
         return exchange is not None and exchange.head_unsent
 
+    def awaits_credit(self, exchange_id: int) -> bool:
+        """Whether the body is to wait for the peer to want it; `take_wanting` tells when it does."""
+        exchange = self._exchanges.get(exchange_id)
+        return exchange is not None and exchange.awaits_credit
+
     def wants_more(self, exchange_id: int) -> bool:
         """Whether the body of this side's half should be added to: little enough of it waits to be sent."""
         exchange = self._exchanges.get(exchange_id)
@@ -149,7 +154,7 @@ class Connection:
         """Open an exchange; return its id.
 
         A body beyond what travels inline is moved out of `request` into chunks. Where `request.more`, `send_body`
-        continues.
+        continues; where `request.awaits_credit`, all of the body is left to that.
 
         Raises:
             PeerRefusedError: the peer leaves, or the handshake is not over.
@@ -162,6 +167,8 @@ class Connection:
         if self._mine >= hello.max_exchanges:
             raise TooManyExchangesError(f"{self._mine} exchanges are in flight on the pipe, the peer permits no more")
         exchange = self._new_exchange(self._next_id, mine=True)
+        if request.more and request.awaits_credit:
+            exchange.hold_back()
         self._send_head(exchange, "request", request, HeadersTooLargeError)
         self._next_id += 2
         self._mine += 1
@@ -186,6 +193,12 @@ class Connection:
         exchange = self._exchanges.get(exchange_id)
         if exchange is not None and exchange.local_begun and exchange.local_open and not exchange.finishing:
             self._outbox.put_body(exchange, data, more=more)
+
+    def want_body(self, exchange_id: int) -> None:
+        """Tell the peer, once, to begin with a body of which it sends nothing before that: `Request.awaits_credit`."""
+        exchange = self._exchanges.get(exchange_id)
+        if exchange is not None and exchange.remote_open and exchange.delivers:
+            self._control(exchange_id, "credit", Credit(bytes=exchange.receive_window.permit()))
 
     def consume(self, exchange_id: int, size: int, now: float) -> None:
         """Tell that the application took `size` bytes that `BodyReceived` or an inline body brought."""
@@ -340,6 +353,8 @@ class Connection:
         if len(self._exchanges) - self._mine >= self.limits.max_exchanges:
             raise ProtocolError(f"more than {self.limits.max_exchanges} exchanges")
         exchange = self._new_exchange(exchange_id, mine=False)
+        if request.more and request.awaits_credit:
+            exchange.receive_window.withhold()
         self._account_for_body(exchange, request)
         exchange.remote_open = request.more
         self._last_peer_id = exchange_id
@@ -388,6 +403,9 @@ class Connection:
         if exchange is not None and exchange.local_open:
             exchange.send_window.grant(credit.bytes)
             self._outbox.schedule(exchange)
+            if exchange.awaits_credit:
+                exchange.awaits_credit = False
+                self._outbox.want(exchange)
 
     def _take_cancel(self, exchange_id: int, cancel: Cancel, events: list[Event]) -> None:
         exchange = self._existing(exchange_id, over_is_fine=True)

@@ -24,6 +24,7 @@ class Exchange:
         pieces: body that waits for credit or for its turn. Like the windows it is made when a body needs it: most
             exchanges carry all they have in their heads.
         buffered: bytes in `pieces`.
+        awaits_credit: nothing of the local body is to leave before the first credit.
         finishing: nothing will be added to `pieces`.
         scheduled: it stands in the outbox's round.
     """
@@ -32,6 +33,7 @@ class Exchange:
         "_flow",
         "_receive_window",
         "_send_window",
+        "awaits_credit",
         "buffered",
         "finishing",
         "head_unsent",
@@ -57,6 +59,7 @@ class Exchange:
         self.head_unsent = False
         self.pieces: deque[bytes | memoryview] | None = None
         self.buffered = 0
+        self.awaits_credit = False
         self.finishing = False
         self.scheduled = False
         self._flow = flow
@@ -78,6 +81,11 @@ class Exchange:
         if window is None:
             window = self._receive_window = self._flow.receive_window()
         return window
+
+    def hold_back(self) -> None:
+        """Let nothing of the local body leave before the first credit."""
+        self.awaits_credit = True
+        self.send_window.available = 0
 
     def close(self) -> None:
         """Give back what the exchange holds of the pipe's budget."""

@@ -76,8 +76,12 @@ class Outbox:
             exchange.scheduled = True
             self._round.append(exchange)
 
+    def want(self, exchange: Exchange) -> None:
+        """Have `take_wanting` tell of an exchange."""
+        self._wanting.append(exchange.id)
+
     def take_wanting(self) -> list[int]:
-        """Return the ids of exchanges whose body has left, since the last call, so far that more is wanted of it."""
+        """Return the ids of exchanges of whose body more is wanted: enough of it has left since the last call."""
         wanting, self._wanting = self._wanting, []
         return wanting
 

@@ -139,6 +139,15 @@ class ReceiveWindow:
         self._turned = 0
         self._since: float | None = None
 
+    def withhold(self) -> None:
+        """Permit nothing before `permit`."""
+        self.available = 0
+
+    def permit(self) -> int:
+        """Permit what was withheld; return the credit to grant."""
+        self.available = self.size
+        return self.size
+
     def receive(self, size: int) -> None:
         """Account for `size` bytes that arrived.
 

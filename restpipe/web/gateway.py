@@ -152,7 +152,9 @@ class Gateway:
                 except TimeoutError:
                     raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
         with self._callers.watching(receive, lambda: upload is not None and not upload.complete):
-            return await exchange(pipe_to, asked.request_to, upload, patience)
+            waits = upload is not None and asked.expects
+            make_request = asked.request_for_which_body_waits if waits else asked.request_to
+            return await exchange(pipe_to, make_request, upload, patience)
 
     async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:
         response = answer.response

@@ -71,6 +71,9 @@ class Cycle(RequestResponseCycle):
 
     async def send(self, message: MutableMapping[str, Any]) -> None:  # type: ignore[override]
         """Send the response, or the next part of it."""
+        if self.waiting_for_100_continue:
+            # It was not asked for the body, and need not send it: what it sends next may be anything.
+            self.keep_alive = False
         if message["type"] != WHOLE_RESPONSE:
             await super().send(message)  # type: ignore[arg-type]
             return

@@ -16,7 +16,7 @@ Scope = MutableMapping[str, Any]
 
 # RFC 9110 section 7.6.1, and what travels in fields of its own.
 NOT_FORWARDED = frozenset(
-    b"connection content-length content-type keep-alive proxy-authorization proxy-connection te trailer"
+    b"connection content-length content-type expect keep-alive proxy-authorization proxy-connection te trailer"
     b" transfer-encoding upgrade x-event-timeout".split()
 )
 _VERB = {verb.upper(): verb for verb in VERBS}
@@ -43,12 +43,13 @@ class Asked:
 
     Attributes:
         has_body: a body follows the head.
+        expects: the caller waits to be asked for the body (RFC 9110 section 10.1.1).
         length: bytes of the body; None where it is not told.
         body: the bytes of it that go with the head, for the holder to set.
         patience: how long all may take.
     """
 
-    __slots__ = ("_kept", "_rest", "_scope", "body", "has_body", "length", "patience")
+    __slots__ = ("_kept", "_rest", "_scope", "body", "expects", "has_body", "length", "patience")
 
     def __init__(
         self, scope: Scope, rest: bytes, *, kept: frozenset[bytes], patience: Patience, max_timeout: float
@@ -58,6 +59,7 @@ class Asked:
         self._kept = kept
         self.length: int | None = None
         self.has_body = False
+        self.expects = False
         self.body = b""
         for name, value in scope["headers"]:
             if name == b"content-length":
@@ -65,6 +67,8 @@ class Asked:
                 self.has_body = self.length > 0
             elif name == b"transfer-encoding":
                 self.has_body = True
+            elif name == b"expect":
+                self.expects = value.lower() == b"100-continue"
             elif name == b"x-event-timeout":
                 patience = Patience(min(_seconds(value), max_timeout), patience.connection)
             elif name == b"prefer" and (wait := _WAIT.search(value)):
@@ -107,6 +111,12 @@ class Asked:
             request.body_length = self.length
         if self.body:
             request.body = self.body
+        return request
+
+    def request_for_which_body_waits(self, pipe: Pipe) -> Request:
+        """Return what `request_to` does, for a body that is sent once the peer wants it."""
+        request = self.request_to(pipe)
+        request.awaits_credit = True
         return request
 
     def _name_event(self, request: Request) -> None:

@@ -378,3 +378,10 @@ def test_head_of_a_stream_has_no_body_and_ends(way: Way) -> None:
     answer = curl(f"{way.base}/noise//100", "--head")
     assert (answer.status, answer.body) == (200, b"")
     assert curl(f"{way.base}/noise//0").body == b""
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", "404"), ("/whole", "413"), ("/digest//1", "400")])
+def test_who_expects_to_be_asked_for_the_body_is_refused_without_it(
+    way: Way, path: str, status: str, noise: Path
+) -> None:
+    assert expecting(f"{way.base}{path}", noise) == [status, "0"]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pipes import TIMEOUT, echo, joined, request, stream, until, whole, wired
+from pipes import TIMEOUT, Joined, echo, joined, request, stream, until, whole, wired
 
 import pytest
 
@@ -18,7 +18,7 @@ from restpipe.exceptions import (
 )
 from restpipe.pipe import Incoming
 from restpipe.protocol.limits import SMALLEST_FRAME, Limits
-from restpipe_pb.v1.pipe_pb2 import Cancel, Chunk, Envelope, Header, Response
+from restpipe_pb.v1.pipe_pb2 import Cancel, Chunk, Envelope, Goaway, Header, Response
 
 pytestmark = pytest.mark.usefixtures("leak_free")
 
@@ -240,6 +240,70 @@ async def test_a_request_that_is_cancelled_as_it_arrives_is_never_served_and_for
         assert (await wire.until("response")).body == b"served"
         assert [incoming.id for incoming in served] == [201]
         await until(lambda: not wire.pipe._incoming)
+
+
+async def test_a_body_that_awaits_credit_is_not_begun_before_the_handler_wants_it() -> None:
+    begun, entered, wants = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        begun.set()
+        yield b"body"
+
+    async def serve(incoming: Incoming) -> None:
+        entered.set()
+        await wants.wait()
+        await echo(incoming)
+
+    async with joined(serve) as pipes:
+        asked = request()
+        asked.awaits_credit = True
+        calling = asyncio.create_task(pipes.dialling.call(asked, body()))
+        await entered.wait()
+        await echoed(pipes)
+        assert not begun.is_set()
+        wants.set()
+        assert await whole(await calling) == b"body"
+
+
+@pytest.mark.parametrize("end", ["answer", "cancel", "lost pipe"])
+async def test_a_body_that_is_never_wanted_is_never_begun(end: str) -> None:
+    begun = False
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal begun
+        begun = True
+        yield b"body"
+
+    entered = asyncio.Event()
+
+    async def serve(incoming: Incoming) -> None:
+        entered.set()
+        if end == "answer":
+            incoming.respond(Response(status=401))
+        else:
+            await asyncio.Event().wait()
+
+    async with joined(serve) as pipes:
+        asked = request()
+        asked.awaits_credit = True
+        calling = asyncio.create_task(pipes.dialling.call(asked, body()))
+        await entered.wait()
+        if end == "cancel":
+            calling.cancel()
+        elif end == "lost pipe":
+            pipes.accepting.close(Goaway.TAKEOVER, "taken over")
+        if end == "answer":
+            assert (await calling).response.status == 401
+        else:
+            with pytest.raises(asyncio.CancelledError if end == "cancel" else PipeLostError):
+                await calling
+        await until(lambda: pipes.dialling.in_flight == 0 or pipes.dialling.ended.done())
+    assert not begun
+
+
+async def echoed(pipes: Joined) -> None:
+    """Let a whole exchange pass the other way, and so all that was under way before it."""
+    assert await whole(await pipes.accepting.call(request(b"x"))) == b"x"
 
 
 async def test_the_bytes_that_a_handler_takes_are_granted_again() -> None:

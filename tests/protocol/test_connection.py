@@ -536,6 +536,52 @@ def _bodies(side: Side) -> list[tuple[int, Request | Chunk]]:
     return [(i, m) for i, m in side.sent() if isinstance(m, Request | Chunk)]
 
 
+WAITING = Request(verb="put", noun="blob", more=True, awaits_credit=True)
+
+
+def test_a_body_that_awaits_credit_leaves_once_the_peer_grants_some() -> None:
+    side = calling(WAITING)
+    assert side.core.awaits_credit(1)
+    side.core.send_body(1, b"body", more=True)
+    assert side.sent() == []
+    assert side.core.take_wanting() == []
+    side.take(1, Credit(bytes=3))
+    assert not side.core.awaits_credit(1)
+    assert side.core.take_wanting() == [1]
+    assert side.sent() == [(1, Chunk(data=b"bod", more=True))]
+    side.take(1, Credit(bytes=3))
+    assert side.sent() == [(1, Chunk(data=b"y", more=True))]
+
+
+def test_no_other_body_awaits_credit() -> None:
+    assert not calling(UPLOAD).core.awaits_credit(1)
+    assert not Side().core.awaits_credit(1)
+
+
+def test_a_body_that_awaits_credit_is_asked_for_by_the_window() -> None:
+    side = handling(WAITING, limits=Limits(initial_window=20_000))
+    assert side.sent() == []
+    side.core.want_body(2)
+    assert side.sent() == [(2, Credit(bytes=20_000))]
+    assert side.take(2, Chunk(data=bytes(20_000), more=True)) == [BodyReceived(2, bytes(20_000), True)]
+    assert "credit was 0" in breaks(side, 2, Chunk(data=b"x"))
+
+
+def test_a_body_that_nobody_will_read_is_not_asked_for() -> None:
+    side = handling(WAITING)
+    side.core.respond(2, OK)
+    assert side.sent() == [(2, OK)]
+    side.core.want_body(2)
+    side.core.want_body(4)
+    assert side.sent() == []
+
+
+@pytest.mark.parametrize("early", [Chunk(data=b"x"), Request(more=True, awaits_credit=True, body=b"x")])
+def test_a_body_that_comes_unasked_breaks_the_protocol(early: Chunk | Request) -> None:
+    side = handling(WAITING) if isinstance(early, Chunk) else Side()
+    assert "1 bytes of body where the credit was 0" in breaks(side, 2, early)
+
+
 def test_a_slow_reader_stalls_no_other_exchange() -> None:
     side = Side(greeting=hello(initial_window=16384))
     stalled = side.core.open(Request(body=bytes(100_000)))

@@ -509,7 +509,28 @@ async def test_who_expects_100_continue_is_told_to_continue_where_the_body_is_wa
 async def test_who_expects_100_continue_and_is_refused_at_the_door_sends_no_body(side: Side) -> None:
     head = [f"POST {side.prefix}echo HTTP/1.1", "Host: evil.example", "Content-Length: 4", "Expect: 100-continue"]
     async with side.raw(*head) as (reader, _):
-        assert (await reader.readline()).startswith(b"HTTP/1.1 421 ")
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 421 ")
+        assert b"\r\nconnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    ("noun", "framing", "status"),
+    [
+        ("nowhere", "Content-Length: 5000000", b"404"),
+        ("nowhere", "Transfer-Encoding: chunked", b"404"),
+        ("echo//1", "Transfer-Encoding: chunked", b"400"),
+        ("echo", "Content-Length: 5000000", b"413"),
+    ],
+)
+async def test_who_expects_100_continue_and_is_refused_by_the_handlers_side_sends_no_body(
+    side: Side, noun: str, framing: str, status: bytes
+) -> None:
+    head = [f"POST {side.prefix}{noun} HTTP/1.1", "Host: localhost", framing, "Expect: 100-continue"]
+    async with side.raw(*head) as (reader, _):
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 %b " % status)
+        assert b"\r\nconnection: close\r\n" in answer
 
 
 async def test_two_host_headers_are_400(side: Side) -> None:

@@ -41,6 +41,26 @@ def event(asked: Asked) -> Request:
 
 
 @pytest.mark.parametrize(
+    ("headers", "expects"),
+    [
+        ([], False),
+        ([(b"expect", b"100-continue")], True),
+        ([(b"expect", b"100-Continue")], True),
+        ([(b"expect", b"the best")], False),
+    ],
+)
+def test_who_expects_to_be_asked_for_the_body_waits_for_credit(
+    headers: list[tuple[bytes, bytes]], *, expects: bool
+) -> None:
+    made = asked(b"x", b"", *headers)
+    assert made.expects == expects
+    assert not event(made).awaits_credit
+    waiting = made.request_for_which_body_waits(SimpleNamespace(forwards=False))  # type: ignore[arg-type]
+    assert waiting.awaits_credit
+    assert "expect" not in [header.name for header in waiting.headers]
+
+
+@pytest.mark.parametrize(
     ("rest", "query", "target"),
     [
         (b"", b"", "/"),

@@ -57,7 +57,7 @@ A side MUST NOT have more exchanges of its own in its table than the `max_exchan
 # Credit
 
 Each half has a window: the bytes of body its sender may still send. It starts at the `initial_window` of the receiver's
-Hello; every byte of body reduces it, in a Request or Response as in a Chunk; Credit adds to it. A sender MUST NOT exceed
+Hello, or at 0 where a Request says so; every byte of body reduces it, in a Request or Response as in a Chunk; Credit adds to it. A sender MUST NOT exceed
 it. A receiver grants credit as the bytes are consumed, not as they arrive, SHOULD do so for at least a quarter of a window
 at a time, and need not do so once it knows that no more will come. So a slow reader stops its own sender and no one else.
 
@@ -376,6 +376,7 @@ class Request(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    AWAITS_CREDIT_FIELD_NUMBER: _builtins.int
     verb: _builtins.str
     """Lower case, as in Event. To a peer that `forwards`: any method of HTTP in lower case, TRACE apart, and CONNECT but for
     what `protocol` says.
@@ -409,6 +410,11 @@ class Request(_message.Message):
     Sec-WebSocket-Accept are not sent; Sec-WebSocket-Protocol and Sec-WebSocket-Extensions are headers as any other. The
     exchange has no time limit once it is open, and ends when both bodies have.
     """
+    awaits_credit: _builtins.bool
+    """The window of this half starts at 0: the caller sends none of the body before the first Credit. Whoever serves the
+    request grants its initial window once it wants the body, and may answer without it (RFC 9110 section 10.1.1). `body`
+    is empty, and `more` is set.
+    """
     @_builtins.property
     def arguments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Positional arguments, percent-decoded."""
@@ -436,10 +442,11 @@ class Request(_message.Message):
         timeout_ms: _builtins.int = ...,
         target: _builtins.str = ...,
         protocol: _builtins.str = ...,
+        awaits_credit: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "body_length", b"body_length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "arguments", b"arguments", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "headers", b"headers", "more", b"more", "noun", b"noun", "protocol", b"protocol", "query", b"query", "target", b"target", "timeout_ms", b"timeout_ms", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "arguments", b"arguments", "awaits_credit", b"awaits_credit", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "headers", b"headers", "more", b"more", "noun", b"noun", "protocol", b"protocol", "query", b"query", "target", b"target", "timeout_ms", b"timeout_ms", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__body_length: _TypeAlias = _typing.Literal["body_length"]  # noqa: Y015
     _WhichOneofArgType__body_length: _TypeAlias = _typing.Literal["_body_length", b"_body_length"]  # noqa: Y015
