@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # Statuses whose answers have no body (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
 _BODILESS = frozenset({204, 205, 304})
+# What most handlers return: neither a stream nor a file, and told at once.
+_WHOLE = frozenset({dict, list, str, bytes, int, float, bool, type(None)})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110 section 5.5: octets beyond ASCII may be any.
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -101,7 +103,9 @@ class Dispatcher:
         self._stats.count(event.count)
         try:
             reply = as_reply(await self._call(event, partial(event.method, ctx, post_data, *arguments, **named)))
-            if is_file(reply.data):
+            if type(reply.data) in _WHOLE:
+                respond_whole(incoming, reply)
+            elif is_file(reply.data):
                 await self._stream(incoming, reply, FileAnswer(reply, request.verb, ctx.headers))
             elif is_stream(reply.data):
                 await self._stream(incoming, reply, reply.data)

@@ -151,9 +151,11 @@ class Gateway:
                         asked.body = await read_whole(receive)
                 except TimeoutError:
                     raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
-        with self._callers.watching(receive, lambda: upload is not None and not upload.complete):
-            waits = upload is not None and asked.expects
-            make_request = asked.request_for_which_body_waits if waits else asked.request_to
+        if upload is None:
+            with self._callers.watching(receive):
+                return await exchange(pipe_to, asked.request_to, None, patience)
+        make_request = asked.request_for_which_body_waits if asked.expects else asked.request_to
+        with self._callers.watching(receive, upload.arrives):
             return await exchange(pipe_to, make_request, upload, patience)
 
     async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:

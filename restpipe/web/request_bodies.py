@@ -36,6 +36,10 @@ class Upload(RepeatableBody):
         self._position = 0
         return self
 
+    def arrives(self) -> bool:
+        """Whether there is more of it to come."""
+        return not self.complete
+
     async def __anext__(self) -> bytes:
         """Return the next piece.
 
