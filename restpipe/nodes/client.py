@@ -82,6 +82,13 @@ class ClientNode(Node):
         """The live pipe, and those that finish what they have in flight."""
         return tuple(self._runs.values())
 
+    @property
+    def fault(self) -> PeerAbsentError | None:
+        """That there is no pipe to the server; None where there is."""
+        if self._pipe is not None and self._pipe.available:
+            return None
+        return PeerAbsentError("this node is not connected to the server")
+
     async def pipe_to_server(self, wait: float) -> Pipe:
         """Return the pipe to the server.
 

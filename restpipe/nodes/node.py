@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from restpipe.config import NodeSettings, make_object
+from restpipe.exceptions import EventError
 from restpipe.handlers.connection_events import Notifier
 from restpipe.handlers.context import PeerContext
 from restpipe.handlers.dispatch import Dispatcher
@@ -89,6 +90,11 @@ class Node(ABC):
     @abstractmethod
     def pipes(self) -> tuple[Pipe, ...]:
         """The live pipes, those that only finish what they have in flight included."""
+
+    @property
+    @abstractmethod
+    def fault(self) -> EventError | None:
+        """What keeps the node from being of use to its callers now; None where nothing does."""
 
     @abstractmethod
     async def start(self) -> None:

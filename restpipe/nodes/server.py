@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from restpipe.config import ServerSettings
-from restpipe.exceptions import ConnectError
+from restpipe.exceptions import ConnectError, PeerRefusedError
 from restpipe.handlers.connection_events import ServerConnectionStateEvents
 from restpipe.handlers.context import PeerContext
 from restpipe.identity import News
@@ -56,6 +56,7 @@ class ServerNode(Node):
         self._listener.revocations = self.custody.revocations
         # Pipes that were succeeded by others, and finish what they have in flight.
         self._retired: set[Pipe] = set()
+        self._started = False
         self._idle_interval = idle_interval
         self._idle_since = datetime.now(UTC)
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -64,6 +65,13 @@ class ServerNode(Node):
     def pipes(self) -> tuple[Pipe, ...]:
         """The live pipes, one for each client, and those that were succeeded and finish what they have in flight."""
         return (*self.registry, *self._retired)
+
+    @property
+    def fault(self) -> PeerRefusedError | None:
+        """That the node does not listen yet, or is stopping; None where it serves."""
+        if self.registry.closed:
+            return PeerRefusedError("this node is stopping")
+        return None if self._started else PeerRefusedError("this node does not listen yet")
 
     async def pipe_to(self, target: str, wait: float) -> Pipe:
         """Return the pipe to a client; see `Registry.pipe_to`."""
@@ -77,6 +85,7 @@ class ServerNode(Node):
         """
         self.port = await self._listener.start(self.settings.bind_interface, self.settings.bind_port)
         await super().start()
+        self._started = True
         self._begin_idling()
 
     async def stop(self, grace: float) -> None:

@@ -9,16 +9,17 @@ from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from restpipe.exceptions import EventError, InternalError, NoHandlerError, WrongVerbError
+from restpipe.exceptions import InternalError, NoHandlerError, WrongVerbError
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.exchanges import Patience, PipeTo
 from restpipe.nodes.server import ServerNode
 from restpipe.version import __version__
 from restpipe.web.door import Door
 from restpipe.web.gateway import App, Gateway, Route
+from restpipe.web.health import add_health
 from restpipe.web.openapi import PROBLEM_SCHEMA, event_paths
 from restpipe.web.paths import decode
-from restpipe.web.problems import problem
+from restpipe.web.problems import problem_response
 
 _DESCRIPTION = """
 The events that the other side of the pipe serves; the list changes as nodes come and go.
@@ -55,6 +56,7 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
         redoc_url=None,
         swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": -1},
     )
+    add_health(app, node)
     of_routes = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -77,22 +79,17 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
 
     async def no_such_page(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException) or error.status_code not in (404, 405):
-            return _answer(InternalError(f"{type(error).__name__}: {error}"))
+            return problem_response(InternalError(f"{type(error).__name__}: {error}"))
         if error.status_code == 404:
-            return _answer(NoHandlerError(f"nothing is at {request.url.path!a}; events are at {prefix}NOUN, see /docs"))
+            return problem_response(
+                NoHandlerError(f"nothing is at {request.url.path!a}; events are at {prefix}NOUN, see /docs")
+            )
         allow = (error.headers or {}).get("Allow", "").lower().split(", ")
-        return _answer(WrongVerbError(f"{request.method} is not for {request.url.path!a}", allow=tuple(allow)))
+        return problem_response(WrongVerbError(f"{request.method} is not for {request.url.path!a}", allow=tuple(allow)))
 
     app.add_exception_handler(HTTPException, no_such_page)
     app.add_exception_handler(Exception, no_such_page)
     return app
-
-
-def _answer(error: EventError) -> Response:
-    status, headers, body = problem(error)
-    response = Response(body, status)
-    response.raw_headers = headers
-    return response
 
 
 def _remote_events(node: ServerNode | ClientNode) -> Iterator[tuple[dict[str, str], dict[str, Any], dict[str, Any]]]:

@@ -11,12 +11,14 @@ from restpipe.exceptions import (
     BodyTooSlowError,
     EventError,
     InternalError,
+    UnauthorizedError,
 )
 from restpipe.handlers.dispatch import check_header
 from restpipe.nodes.exchanges import Patience, PipeTo, exchange
 from restpipe.pipe import Answer
 from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
+from restpipe.web.health import OPEN_TO_ALL
 from restpipe.web.http import WHOLE_RESPONSE
 from restpipe.web.problems import RETURN_CODE, RawHeaders, problem
 from restpipe.web.request_bodies import HELD_BODY, Upload, read_whole
@@ -79,8 +81,9 @@ class Gateway:
         try:
             self._door.check(scope["headers"])
         except EventError as error:
-            await _send_problem(scope, send, error)
-            return
+            if not isinstance(error, UnauthorizedError) or scope["raw_path"] not in OPEN_TO_ALL:
+                await _send_problem(scope, send, error)
+                return
         if not scope["raw_path"].startswith(self._prefix):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":

@@ -2,6 +2,8 @@
 
 import json
 
+from starlette.responses import Response
+
 from restpipe.exceptions import BodyTooSlowError, EventError, NotSentError, UnauthorizedError, WrongVerbError
 from restpipe.handlers.events import VERBS
 from restpipe.handlers.problems import PROBLEM, problem_document
@@ -42,6 +44,14 @@ def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
         # Basic, with the token as password, lets browsers ask for it.
         headers.append((b"www-authenticate", b'Bearer realm="restpipe", Basic realm="restpipe"'))
     return error.status, headers, body
+
+
+def problem_response(error: EventError) -> Response:
+    """Return the answer of a page that tells of `error`."""
+    status, headers, body = problem(error)
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response
 
 
 def _slug(class_name: str) -> str:
