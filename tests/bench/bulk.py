@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -82,9 +83,26 @@ def places(run: Run, file: Path, round_trip: int) -> Iterator[dict[str, Place]]:
             found[SSH] = Place(tunnel.url.removesuffix("time"), tunnel.processes)
         except UnavailableError as reason:
             run.skip(SSH, str(reason))
+        for name, place in found.items():
+            check_path(name, place, round_trip)
         if not round_trip:
             found[PLAIN] = Place(f"http://127.0.0.1:{port}/client/client/", (plain,))
         yield found
+
+
+def check_path(name: str, place: Place, round_trip: int) -> None:
+    """See that an answer takes the round trip: what found a shorter way would be measured on that.
+
+    Raises:
+        RuntimeError: it takes less.
+    """
+    with urllib.request.urlopen(place.small) as answer:
+        answer.read()
+    started = time.monotonic()
+    with urllib.request.urlopen(place.small) as answer:
+        answer.read()
+    if (took := 1000 * (time.monotonic() - started)) < round_trip:
+        raise RuntimeError(f"{name} answers within {took:.1f} ms, on a path of {round_trip} ms")
 
 
 def make_file(run: Run, mebibytes: int) -> Path:

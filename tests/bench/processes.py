@@ -77,15 +77,14 @@ def nodes(run: Run, handler: str = "", **settings: str) -> Iterator[Pair]:
     Args:
         run: in whose scratch directory they live.
         handler: dotted path of a class for both, `endpoints.Something`; none for the examples.
-        settings: further ones for both, by variable.
+        settings: further ones for both, by variable; they beat those that would be chosen, ports for one.
     """
     directory = run.scratch / f"nodes-{free_port()}"
     directory.mkdir()
     if handler:
         settings |= {"RP_EVENT_HANDLER_FQ_CLASS": handler, "PYTHONPATH": str(HERE)}
-    site = Site(directory, PYTHONWARNINGS="", **settings)
-    with site:
-        server, client = site.pair()
+    with Site(directory, PYTHONWARNINGS="") as site:
+        server, client = site.pair(**settings)
         yield Pair(server, client)
 
 
