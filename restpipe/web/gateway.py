@@ -33,7 +33,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Route = Callable[[bytes], tuple[PipeTo, bytes]]
 
 _BODILESS = frozenset((204, 205, 304))
-# Has nginx pass on each piece as it comes; it buffers otherwise, unless its configuration says so.
+# Has nginx pass on each piece as it comes, and no faster than its client reads: by itself it spools a gigabyte ahead.
 _UNBUFFERED = (b"x-accel-buffering", b"no")
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 

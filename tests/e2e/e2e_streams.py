@@ -107,14 +107,16 @@ class Streams(ServerEventHandler):
         yield from pieces_of_noise(pieces)
 
     async def get_events(self, ctx: EventContext, post_data: object, gate: str) -> Reply:
-        return Reply(self._two(f"data: {gate} {{}}\n\n", gate), mime_type="text/event-stream")
+        return Reply(self._three(f"data: {gate} {{}}\n\n", gate), mime_type="text/event-stream")
 
     async def get_lines(self, ctx: EventContext, post_data: object, gate: str) -> Reply:
-        return Reply(self._two('{{"line": "{}"}}\n', gate), mime_type="application/x-ndjson")
+        return Reply(self._three('{{"line": "{}"}}\n', gate), mime_type="application/x-ndjson")
 
-    async def _two(self, line: str, gate: str) -> AsyncIterator[str]:
+    async def _three(self, line: str, gate: str) -> AsyncIterator[str]:
         yield line.format("first")
         await self._gates[gate].wait()
+        yield line.format("second")
+        await self._gates[f"{gate} again"].wait()
         yield line.format("last")
 
     async def get_broken(self, ctx: EventContext, post_data: object, gate: str) -> AsyncIterator[str]:
