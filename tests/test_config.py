@@ -36,6 +36,7 @@ Node = type[ServerSettings] | type[ClientSettings]
 SERVER_DEFAULTS = {
     "RP_SERVER_BIND_INTERFACE": "0.0.0.0",
     "RP_SERVER_BIND_PORT": "1234",
+    "RP_ALLOWED_CLIENTS": "*",
     "RP_SERVER_CERT_PATH": "/var/lib/restpipe",
     "RP_SERVER_KEY_FILENAME": "restpipe.server.key.pem",
     "RP_SERVER_CRT_FILENAME": "restpipe.server.crt.pem",
@@ -352,6 +353,8 @@ def test_all_faults_are_reported_at_once_each_with_name_value_and_what_is_right(
         (ServerSettings, "RP_WEB_SOCKET_MODE", "rw", "an octal file mode such as 0660"),
         (ServerSettings, "RP_WEB_SOCKET_MODE", "7777", "at most 0777"),
         (ServerSettings, "RP_WEB_HOSTS", "rp.local,rp.local:80", "without a port"),
+        (ServerSettings, "RP_ALLOWED_CLIENTS", "", "one or more names or patterns"),
+        (ServerSettings, "RP_ALLOWED_CLIENTS", "alpha,,beta", "one or more names or patterns"),
         (ServerSettings, "RP_SERVER_KEY_FILENAME", "", "name a file"),
         (ServerSettings, "RP_CA_CRT_FILENAME", "ca/", "name a file"),
         (ServerSettings, "RP_EVENT_HANDLER_FQ_CLASS", "", "dotted path of a class"),

@@ -7,7 +7,7 @@ from pydantic import ValidationInfo, field_validator
 from restpipe.config.binds import TcpBind, host_port
 from restpipe.config.node import PIPE, CrtFilename, EventHandler, KeyFilename, NodeSettings, WebBindSetting
 from restpipe.config.table import Setting, shown
-from restpipe.config.values import ClassPath, Host, ListeningPort, Port, Seconds
+from restpipe.config.values import ClassPath, Host, ListeningPort, NamesOrPatterns, Port, Seconds
 
 
 class ServerSettings(NodeSettings):
@@ -40,6 +40,15 @@ class ServerSettings(NodeSettings):
             option="--bind-port",
         ),
     ] = 1234
+    allowed_clients: Annotated[
+        NamesOrPatterns,
+        Setting(
+            "RP_ALLOWED_CLIENTS",
+            help="Names of the clients that may connect, or patterns such as shop-*, separated by commas.",
+            panel=PIPE,
+            option="--allowed-clients",
+        ),
+    ] = ("*",)
     client_hostname_resolver: Annotated[
         ClassPath,
         Setting(

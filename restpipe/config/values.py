@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from restpipe.config.binds import WebBind, parse_host, parse_web_bind
 from restpipe.config.upstreams import UpstreamAddress, parse_upstream
+from restpipe.identity.names import NamePatterns
 
 # The protocol carries a deadline as 32 bits of milliseconds, about 49 days.
 MAX_SECONDS = 30 * 24 * 3600
@@ -20,6 +21,14 @@ def _optional_host(text: str) -> str:
 
 def _hosts(value: object) -> object:
     return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _parts(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _names(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    return NamePatterns(patterns).patterns
 
 
 def _web_bind(value: object) -> object:
@@ -110,6 +119,7 @@ ListeningPort = Annotated[int, Field(ge=0, le=65535)]
 OptionalPort = Annotated[Port | None, BeforeValidator(_empty_is_none)]
 Host = Annotated[str, AfterValidator(parse_host)]
 OptionalHost = Annotated[str, AfterValidator(_optional_host)]
+NamesOrPatterns = Annotated[tuple[str, ...], BeforeValidator(_parts), AfterValidator(_names)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(_hosts)]
 OptionalWebBind = Annotated[WebBind | None, BeforeValidator(_web_bind)]
 OptionalUpstream = Annotated[UpstreamAddress | None, BeforeValidator(_upstream)]

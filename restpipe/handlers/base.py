@@ -6,10 +6,13 @@ from typing import Any, TypeVar
 
 from restpipe.handlers.connection_events import does_nothing
 from restpipe.handlers.context import EventContext, PeerContext
+from restpipe.identity.names import NamePatterns
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+Restricted = TypeVar("Restricted", bound=Callable[..., Any])
 
 AT_MOST_ONCE = "__restpipe_at_most_once__"
+ALLOW = "__restpipe_allow__"
 
 
 class EventHandler:
@@ -71,4 +74,26 @@ def at_most_once(method: Method) -> Method:
     return method
 
 
-__all__ = ["ClientEventHandler", "EventContext", "EventHandler", "Reply", "ServerEventHandler", "at_most_once"]
+def allow(*patterns: str) -> Callable[[Restricted], Restricted]:
+    """Let only some callers call a handler method, or any method of a handler class; the others get 403.
+
+    The rule of a method beats that of its class. Both are inherited: a method that overrides another is under its
+    rule, unless it has one of its own. HEAD is under the rule of the GET method that serves it.
+
+    Args:
+        patterns: names of callers, as `ctx.caller` says them, or shell patterns such as "shop-*"; upper and lower case
+            differ.
+
+    Raises:
+        ValueError: there is none, or one is no text.
+    """
+    names = NamePatterns(patterns)
+
+    def restrict(restricted: Restricted) -> Restricted:
+        setattr(restricted, ALLOW, names)
+        return restricted
+
+    return restrict
+
+
+__all__ = ["ClientEventHandler", "EventContext", "EventHandler", "Reply", "ServerEventHandler", "allow", "at_most_once"]

@@ -57,7 +57,10 @@ class PeerContext:
 
     @property
     def caller(self) -> str:
-        """The peer's name, from its certificate."""
+        """The peer's name: a client's is its certificate's; the server's is the host that the client dials.
+
+        Its certificate names that host.
+        """
         return self.peer.name
 
     @cached_property

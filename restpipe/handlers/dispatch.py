@@ -93,6 +93,8 @@ class Dispatcher:
         started = loop.time()
         request = incoming.request
         event = self.events.find(request.verb, request.noun)
+        if event.allow is not None and not event.allow.include(incoming.peer.name):
+            raise event.refuse(incoming.peer.name)
         arguments, named = event.arguments.bind(request.arguments, request.query)
         open_body = event.arguments.open_body
         if open_body is None:

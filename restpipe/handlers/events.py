@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, MethodType
 from typing import Any
 
-from restpipe.exceptions import ConfigError, NoHandlerError, WrongVerbError
+from restpipe.exceptions import ConfigError, ForbiddenError, NoHandlerError, WrongVerbError
 from restpipe.handlers.arguments import Arguments
-from restpipe.handlers.base import AT_MOST_ONCE, ClientEventHandler, EventHandler, ServerEventHandler
+from restpipe.handlers.base import ALLOW, AT_MOST_ONCE, ClientEventHandler, EventHandler, ServerEventHandler
+from restpipe.identity.names import NamePatterns
 from restpipe.stats import handled_count, handled_timing
 from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
 
@@ -26,11 +27,12 @@ class HandlerEvent:
         method: bound.
         in_loop: calling it does not block: it returns a coroutine or a generator. Other methods run in a thread.
         arguments: how to call it.
+        allow: who may call it; None: everyone.
         count: name of its counter.
         timing: name of its timing.
     """
 
-    __slots__ = ("arguments", "count", "in_loop", "method", "noun", "timing", "verb")
+    __slots__ = ("allow", "arguments", "count", "in_loop", "method", "noun", "timing", "verb")
 
     def __init__(self, verb: str, noun: str, method: Callable[..., Any]) -> None:
         self.verb = verb
@@ -45,6 +47,7 @@ class HandlerEvent:
             )
         )
         self.arguments = Arguments(method)
+        self.allow = _rule_of(method, f"{verb}_{noun}")
         self.count = handled_count(f"{verb}_{noun}")
         self.timing = handled_timing(f"{verb}_{noun}")
 
@@ -57,7 +60,12 @@ class HandlerEvent:
             arguments=self.arguments.described,
             at_most_once=getattr(self.method, AT_MOST_ONCE, False),
             streams_body=self.arguments.open_body is not None,
+            allow=self.allow.patterns if self.allow is not None else (),
         )
+
+    def refuse(self, caller: str) -> ForbiddenError:
+        """Return what a caller is told who is not among those that it is for."""
+        return ForbiddenError(f"{self.verb} {self.noun} is not for {caller!r}")
 
 
 class EventTable:
@@ -124,6 +132,14 @@ def _events_of(handler_class: type) -> Iterator[tuple[str, str, FunctionType]]:
         verb, _, noun = name.partition("_")
         if verb in VERBS and noun and inspect.isfunction(member):
             yield verb, noun, member
+
+
+def _rule_of(method: Callable[..., Any], name: str) -> NamePatterns | None:
+    """Find who may call a method: its own rule, that of a method it overrides, or that of its class."""
+    served: type = type(method.__self__)  # type: ignore[attr-defined]
+    definitions = [vars(cls).get(name) for cls in served.__mro__]
+    own = (getattr(definition, ALLOW, None) for definition in definitions)
+    return next((rule for rule in own if rule is not None), getattr(served, ALLOW, None))
 
 
 def _class_path(handler: object) -> str:

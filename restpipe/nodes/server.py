@@ -10,6 +10,7 @@ from restpipe.exceptions import ConnectError, PeerRefusedError
 from restpipe.handlers.connection_events import ServerConnectionStateEvents
 from restpipe.handlers.context import PeerContext
 from restpipe.identity import News
+from restpipe.identity.names import NamePatterns
 from restpipe.nodes.node import RETIREMENT, Node
 from restpipe.nodes.registry import Registry
 from restpipe.nodes.resolver import CachedResolver
@@ -54,6 +55,7 @@ class ServerNode(Node):
         )
         self._listener = PipeListener(self.identity, self.limits, self._accept)
         self._listener.revocations = self.custody.revocations
+        self._listener.allowed = NamePatterns(settings.allowed_clients)
         # Pipes that were succeeded by others, and finish what they have in flight.
         self._retired: set[Pipe] = set()
         self._started = False

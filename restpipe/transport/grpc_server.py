@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from restpipe.exceptions import ConfigError, IdentityError
 from restpipe.identity.certificates import certificate_name, parse_certificate
 from restpipe.identity.files import Identity
+from restpipe.identity.names import EVERYONE
 from restpipe.identity.revocation import NOTHING_REVOKED
 from restpipe.identity.wording import moment
 from restpipe.protocol.limits import Limits
@@ -71,6 +72,7 @@ class PipeListener:
 
     Attributes:
         revocations: clients whose certificates are revoked are refused.
+        allowed: clients of other names are refused.
     """
 
     def __init__(self, identity: Identity, limits: Limits, accept: Accept) -> None:
@@ -78,6 +80,7 @@ class PipeListener:
         self._shown = self._configuration
         self._accept = accept
         self.revocations = NOTHING_REVOKED
+        self.allowed = EVERYONE
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=server_options(limits))
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._connect)
@@ -142,6 +145,12 @@ class PipeListener:
             await context.abort(
                 grpc.StatusCode.UNAUTHENTICATED,
                 f"this node's certificate was revoked on {moment(revoked)}; get a new one",
+            )
+        if not self.allowed.include(peer.name):
+            log.warning("refused %s at %s: it is none of the allowed clients", peer.name, peer.address)
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{peer.name!r} is none of the clients that the server allows; RP_ALLOWED_CLIENTS there says which",
             )
         # A handler that ends with CancelledError sends no status, and its client waits for ever (grpc/grpc#28989).
         with contextlib.suppress(asyncio.CancelledError):

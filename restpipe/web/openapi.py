@@ -85,6 +85,8 @@ def _operation(prefix: str, tag: str, event: Event) -> tuple[dict[str, Any], dic
             parameter, definitions = _parameter(_NOT_IN_KEYS.sub("_", f"{key}.{argument.name}"), argument)
             parameters.append(parameter)
             schemas |= definitions
+    if event.allow:
+        description += f"\n\nFor {', '.join(f'`{name}`' for name in event.allow)} only."
     operation: dict[str, Any] = {
         "tags": [tag],
         "operationId": key,

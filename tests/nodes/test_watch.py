@@ -157,6 +157,23 @@ async def test_a_revoked_client_is_not_let_in_and_both_sides_say_why(
     assert "refused alpha at 127.0.0.1: its certificate was revoked on 20" in caplog.text
 
 
+async def test_a_client_that_is_not_allowed_is_not_let_in_and_both_sides_say_why(
+    authority: Authority, caplog: pytest.LogCaptureFixture, leak_free: None
+) -> None:
+    directory = authority.directory
+    authority.issue("beta", "client")
+    async with (
+        running_server(directory, allowed_clients="beta, gam*") as server,
+        running_client(directory, server.port, "beta") as allowed,
+        running_client(directory, server.port) as refused,
+    ):
+        await connected(server, allowed)
+        await told(refused).until("connect_fail")
+        assert "'alpha' is none of the clients that the server allows" in refused._last_cause
+        assert [pipe.peer.name for pipe in server.registry] == ["beta"]
+    assert "refused alpha at 127.0.0.1: it is none of the allowed clients" in caplog.text
+
+
 async def test_a_client_cuts_the_live_pipe_to_a_revoked_server_and_does_not_dial_it_again(
     authority: Authority, caplog: pytest.LogCaptureFixture, leak_free: None
 ) -> None:

@@ -241,3 +241,11 @@ EVENTS = st.builds(
 def test_whatever_a_peer_says_a_document_comes_of_it(events: list[Event]) -> None:
     paths, schemas = event_paths("/server/", "server", events)
     json.dumps(whole(paths, schemas))
+
+
+def test_an_event_that_is_not_for_everyone_says_for_whom_it_is() -> None:
+    event = Event(verb="get", noun="till", doc="Look.\n\nInside.", allow=["shop-*", "admin"])
+    paths, schemas = event_paths("/server/", "server", [event, Event(verb="put", noun="till")])
+    assert complaints(whole(paths, schemas)) == []
+    assert paths["/server/till"]["get"]["description"] == "Inside.\n\nFor `shop-*`, `admin` only."
+    assert paths["/server/till"]["put"]["description"] == ""

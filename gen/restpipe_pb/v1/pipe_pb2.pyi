@@ -247,6 +247,7 @@ class Event(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     AT_MOST_ONCE_FIELD_NUMBER: _builtins.int
     STREAMS_BODY_FIELD_NUMBER: _builtins.int
+    ALLOW_FIELD_NUMBER: _builtins.int
     verb: _builtins.str
     """Lower case: "get", "post", "put", "delete", "patch", "head"."""
     noun: _builtins.str
@@ -259,6 +260,10 @@ class Event(_message.Message):
     """It reads its body as it arrives, of any length; other events are given theirs whole, up to a limit of the node's."""
     @_builtins.property
     def arguments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Argument]: ...
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the callers that may call it, or shell patterns of names: `*`, `?`, `[a-c]`, `[!a-c]`. None: everyone may."""
+
     def __init__(
         self,
         *,
@@ -268,10 +273,11 @@ class Event(_message.Message):
         arguments: _abc.Iterable[Global___Argument] | None = ...,
         at_most_once: _builtins.bool = ...,
         streams_body: _builtins.bool = ...,
+        allow: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "at_most_once", b"at_most_once", "doc", b"doc", "noun", b"noun", "streams_body", b"streams_body", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "arguments", b"arguments", "at_most_once", b"at_most_once", "doc", b"doc", "noun", b"noun", "streams_body", b"streams_body", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
