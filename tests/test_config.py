@@ -81,6 +81,8 @@ COMMON_DEFAULTS = {
     "RP_STATSD_PORT": "8125",
     "RP_WEB_HOSTS": "",
     "RP_WEB_SOCKET_MODE": "0660",
+    "RP_WEB_HEAD_TIMEOUT_S": "10",
+    "RP_WEB_IDLE_TIMEOUT_S": "75",
     "RP_WEB_TOKEN": "",
     "DEBUG": "0",
 }
