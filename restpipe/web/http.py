@@ -109,6 +109,9 @@ class HttpProtocol(HttpToolsProtocol):
     _piece = 0
     _between = 0
     _task: asyncio.Task[None]
+    # Bytes of an answer that the client leaves unread, and since when they are as many.
+    _unread = 0
+    _unread_since = 0.0
     # Since when we wait for the client, in the loop's time; infinity while it waits for us.
     _since = math.inf
 
@@ -123,12 +126,18 @@ class HttpProtocol(HttpToolsProtocol):
         Args:
             now: the loop's time.
             head_timeout: seconds from the first byte of a request to the end of its head.
-            idle_timeout: seconds before the first byte of a request.
+            idle_timeout: seconds before the first byte of a request, or without taking any of an answer.
         """
         waited = now - self._since
-        if self.transport.is_closing():
+        unread = self.transport.get_write_buffer_size()
+        if unread != self._unread:
+            self._unread, self._unread_since = unread, now
+        if unread:
+            if now - self._unread_since > idle_timeout:
+                self.transport.abort()
+        elif self.transport.is_closing():
             return
-        if self._in_head and waited > head_timeout:
+        elif self._in_head and waited > head_timeout:
             self._refuse(HeadTooSlowError(f"the head of the request was not complete within {head_timeout:g} s"))
         elif not self._in_head and waited > idle_timeout:
             self.transport.close()

@@ -342,3 +342,34 @@ async def test_an_answer_that_breaks_is_cut_and_the_connection_with_it(caplog: p
         await server.stop()
     assert body == b"4\r\nsome\r\n"
     assert "GET '/x' failed" in caplog.text
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, *, whole: bool
+) -> None:
+    over = asyncio.Event()
+    lost = HttpProtocol.connection_lost
+
+    def connection_lost(self: HttpProtocol, error: Exception | None) -> None:
+        lost(self, error)
+        over.set()
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytes(64 * 1024 * 1024)
+        if whole:
+            headers = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while not over.is_set():
+                await send({"type": "http.response.body", "body": body[:65536], "more_body": True})
+
+    monkeypatch.setattr(HttpProtocol, "connection_lost", connection_lost)
+    async with impatient(monkeypatch, large, idle=0.05) as server:
+        host, port = server.address.removeprefix("http://").rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            async with asyncio.timeout(10):
+                await over.wait()
