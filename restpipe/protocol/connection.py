@@ -1,6 +1,7 @@
 """One side of a pipe: the rules of `pipe.proto`, as a state machine."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from google.protobuf.message import DecodeError
@@ -55,6 +56,12 @@ from restpipe_pb.v1.pipe_pb2 import (
     Response,
 )
 from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
+
+
+@lru_cache(maxsize=16)
+def _shared_hello(data: bytes) -> Hello:
+    """Decode a Hello; thousands of clients of one release say the same, and what they serve takes memory."""
+    return Hello.FromString(data)
 
 
 def shorten(message: str) -> str:
@@ -332,7 +339,7 @@ class Connection:
         if self.peer_hello is not None:
             raise ProtocolError("a second one")
         check_hello(hello)
-        self.peer_hello = hello
+        self.peer_hello = hello = _shared_hello(hello.SerializeToString())
         limits = self.limits
         self._flow = FlowControl(
             send_initial=hello.initial_window,
