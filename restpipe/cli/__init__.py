@@ -2,7 +2,7 @@
 
 import typer
 
-from restpipe.cli import ca, check, demo, nodes
+from restpipe.cli import ca, call, check, demo, nodes
 from restpipe.version import __version__
 
 app = typer.Typer(
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 app.command("server")(nodes.server)
 app.command("client")(nodes.client)
+app.command("call", help=call.HELP)(call.call)
 app.command("demo")(demo.demo)
 app.add_typer(ca.app, name="ca")
 app.add_typer(check.app, name="check")

@@ -125,6 +125,7 @@ def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_st
     client.wait_connected()
     reader.try_console(block("console", "/server/time"))
     reader.try_console(block("console", "/readyz"))
+    reader.try_console(block("console", "restpipe call"))
     for role in ("server", "client"):
         assert f"`restpipe check {role}`" in TEXT
         assert "would start" in reader.shell(f"restpipe check {role}")

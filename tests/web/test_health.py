@@ -17,15 +17,18 @@ async def asked(http: httpx.AsyncClient, path: str) -> tuple[int, str]:
 
 
 async def test_a_client_is_ready_while_it_has_a_pipe_and_alive_without_one(identity_files: Path) -> None:
-    async with running_server(identity_files) as server:
-        async with running_client(identity_files, server.port) as client, web_of(client) as http:
-            await connected(server, client)
-            assert await asked(http, "/readyz") == (200, "ready")
-            (pipe,) = client.pipes
-            await server.stop(0)
-            await pipe.ended
-            assert await asked(http, "/readyz") == (503, "this node is not connected to the server")
-            assert await asked(http, "/healthz") == (200, "alive")
+    async with (
+        running_server(identity_files) as server,
+        running_client(identity_files, server.port) as client,
+        web_of(client) as http,
+    ):
+        await connected(server, client)
+        assert await asked(http, "/readyz") == (200, "ready")
+        (pipe,) = client.pipes
+        await server.stop(0)
+        await pipe.ended
+        assert await asked(http, "/readyz") == (503, "this node is not connected to the server")
+        assert await asked(http, "/healthz") == (200, "alive")
 
 
 async def test_a_client_that_never_reached_its_server_is_not_ready(identity_files: Path) -> None:
