@@ -29,7 +29,7 @@ class Limits:
 
     Attributes:
         initial_window: bytes of each body that the peer may send before the first credit.
-        max_window: bytes that the window of one body may grow to.
+        max_window: bytes that the window of one body may grow to: what it may put in front of everything else.
         window_budget: bytes that all windows of the pipe may grow by, together.
         max_exchanges: exchanges that the peer may have open at once.
         max_frame_bytes: the largest frame accepted.
@@ -43,7 +43,7 @@ class Limits:
     """
 
     initial_window: int = 64 * 1024
-    max_window: int = 8 * 1024 * 1024
+    max_window: int = 4 * 1024 * 1024
     window_budget: int = 64 * 1024 * 1024
     max_exchanges: int = 4096
     max_frame_bytes: int = 256 * 1024
