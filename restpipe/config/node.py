@@ -325,6 +325,16 @@ class NodeSettings(BaseSettings):
         ),
     ] = 8125
 
+    metrics: Annotated[
+        bool,
+        Setting(
+            "RP_METRICS",
+            help="Whether the web server has /metrics, for Prometheus.",
+            panel=STATISTICS,
+            option="--metrics",
+        ),
+    ] = False
+
     user_config_module: Annotated[
         OptionalModule,
         Setting(

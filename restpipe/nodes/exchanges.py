@@ -1,8 +1,9 @@
 """One request, from its arrival at a node to the answer of the peer: waiting for the pipe, repeating what is safe."""
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from restpipe.exceptions import (
     DeadlineError,
@@ -44,6 +45,11 @@ class RepeatableBody(AsyncIterable[bytes]):
     """
 
     repeatable: bool
+
+
+Exchange = Callable[
+    [PipeTo, MakeRequest, AsyncIterable[bytes] | None, Patience], Coroutine[Any, Any, tuple[Answer, int]]
+]
 
 
 async def exchange(

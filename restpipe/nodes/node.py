@@ -15,8 +15,10 @@ from restpipe.handlers.threads import HandlerThreads
 from restpipe.handlers.upstream import Upstream
 from restpipe.identity import Custody, Identity, IdentityPaths, News
 from restpipe.nodes.handlers import event_handlers
+from restpipe.nodes.metering import Meter
 from restpipe.nodes.watch import Watch
 from restpipe.pipe import Pipe
+from restpipe.pipe.pipe import Serve
 from restpipe.protocol.limits import Limits
 from restpipe.stats import stats_to
 from restpipe.transport.carrier import Carrier
@@ -47,6 +49,7 @@ class Node(ABC):
         custody: of its key, its certificates and its CRL.
         handler: the event handler; None where an HTTP service serves.
         service: serves the peers' requests.
+        meter: counts for Prometheus; None where it is turned off.
     """
 
     def __init__(self, settings: NodeSettings) -> None:
@@ -74,6 +77,8 @@ class Node(ABC):
                 send_tracebacks=settings.send_tracebacks,
                 stats=self.stats,
             )
+        nouns = frozenset(event.noun for event in self.service.manifest)
+        self.meter = Meter(nouns) if settings.metrics else None
         self.notifier = Notifier(self.threads)
         self._loop = asyncio.get_running_loop()
         self._watch = Watch(
@@ -125,12 +130,15 @@ class Node(ABC):
 
     def make_pipe(self, carrier: Carrier, *, dials: bool, succeeds: bool = False) -> Pipe:
         """Return a pipe over a carrier, to be run."""
+        serve: Serve = self.service.serve
+        if self.meter is not None:
+            carrier, serve = self.meter.carrying(carrier), self.meter.serving(serve)
         return Pipe(
             carrier,
             dials=dials,
             limits=self.limits,
             manifest=self.service.manifest,
-            serve=self.service.serve,
+            serve=serve,
             stats=self.stats,
             succeeds=succeeds,
             forwards=self.service.forwards,

@@ -179,6 +179,11 @@ class Pipe:
         """Exchanges under way, both ways."""
         return self._core.in_flight
 
+    @property
+    def queued(self) -> int:
+        """Envelopes that wait to leave, and bodies that could go on."""
+        return self._core.queued
+
     # Calls
 
     async def call(self, request: Request, body: AsyncIterable[bytes] | None = None) -> Answer:

@@ -128,6 +128,11 @@ class Connection:
     # What this side wants
 
     @property
+    def queued(self) -> int:
+        """Envelopes that wait to leave, and bodies that could go on."""
+        return self._outbox.depth
+
+    @property
     def in_flight(self) -> int:
         """Exchanges in the table, of both sides."""
         return len(self._exchanges)

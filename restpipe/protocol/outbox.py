@@ -39,6 +39,11 @@ class Outbox:
         """Control envelopes that wait."""
         return len(self._control)
 
+    @property
+    def depth(self) -> int:
+        """Envelopes that wait, and bodies that could go on."""
+        return len(self._control) + len(self._heads) + len(self._round)
+
     def put_control(self, envelope: bytes) -> None:
         """Queue an encoded ping, pong, credit, cancel, goaway or hello."""
         if not self._closed:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from restpipe.exceptions import InternalError, NoHandlerError, WrongVerbError
 from restpipe.nodes.client import ClientNode
-from restpipe.nodes.exchanges import Patience, PipeTo
+from restpipe.nodes.exchanges import Patience, PipeTo, exchange
 from restpipe.nodes.server import ServerNode
 from restpipe.version import __version__
 from restpipe.web.door import Door
@@ -43,6 +43,7 @@ def make_app(node: ServerNode | ClientNode) -> App:
         patience=Patience(settings.request_timeout_s, settings.connection_wait_timeout_s),
         max_timeout=settings.max_request_timeout_s,
         max_message=settings.max_body_bytes,
+        exchange=exchange if node.meter is None else node.meter.exchange,
     )
 
 
@@ -57,6 +58,11 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
         swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": -1},
     )
     add_health(app, node)
+    if node.meter is not None:
+        # Imported where it is turned on: not every node pays for it.
+        from restpipe.web.metrics import add_metrics
+
+        add_metrics(app, node, node.meter)
     of_routes = app.openapi
 
     def openapi() -> dict[str, Any]:

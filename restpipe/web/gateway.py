@@ -14,7 +14,7 @@ from restpipe.exceptions import (
     UnauthorizedError,
 )
 from restpipe.handlers.dispatch import check_header
-from restpipe.nodes.exchanges import Patience, PipeTo, exchange
+from restpipe.nodes.exchanges import Exchange, Patience, PipeTo, exchange
 from restpipe.pipe import Answer
 from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
@@ -49,6 +49,7 @@ class Gateway:
         patience: how long a request may take unless it says otherwise.
         max_timeout: seconds that a request may ask for.
         max_message: bytes of a message of a web socket.
+        exchange: has a request answered.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class Gateway:
         patience: Patience,
         max_timeout: float,
         max_message: int,
+        exchange: Exchange = exchange,
     ) -> None:
         self._app = app
+        self._exchanges = exchange
         self._door = door
         self._prefix = prefix
         self._route = route
@@ -114,7 +117,7 @@ class Gateway:
         try:
             pipe_to, asked = self._asked(scope)
             with self._callers.watching(receive):
-                answer, attempts = await exchange(pipe_to, asked.request_to, socket.upload(), asked.patience)
+                answer, attempts = await self._exchanges(pipe_to, asked.request_to, socket.upload(), asked.patience)
         except CallerGone:
             return
         except EventError as error:
@@ -156,10 +159,10 @@ class Gateway:
                     raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
         if upload is None:
             with self._callers.watching(receive):
-                return await exchange(pipe_to, asked.request_to, None, patience)
+                return await self._exchanges(pipe_to, asked.request_to, None, patience)
         make_request = asked.request_for_which_body_waits if asked.expects else asked.request_to
         with self._callers.watching(receive, upload.arrives):
-            return await exchange(pipe_to, make_request, upload, patience)
+            return await self._exchanges(pipe_to, make_request, upload, patience)
 
     async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:
         response = answer.response

@@ -119,12 +119,13 @@ def test_the_configuration_of_nginx_is_one_that_nginx_accepts(tmp_path: Path) ->
 
 def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_stand(reader: Reader) -> None:
     reader.shell(block("sh", "restpipe ca init"))
-    server = reader.start(block("sh", "restpipe server\n"))
+    server = reader.start(f"RP_METRICS=1 {block('sh', 'restpipe server' + chr(10))}")
     client = reader.start("restpipe client")
     assert "restpipe client\n" in blocks("sh")
     client.wait_connected()
     reader.try_console(block("console", "/server/time"))
     reader.try_console(block("console", "/readyz"))
+    reader.try_console(block("console", "/metrics"))
     reader.try_console(block("console", "restpipe call"))
     for role in ("server", "client"):
         assert f"`restpipe check {role}`" in TEXT

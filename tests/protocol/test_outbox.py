@@ -63,9 +63,9 @@ def test_control_leaves_before_heads_and_heads_before_bodies(sender: Sender) -> 
     sender.outbox.put_body(sender.exchange(), b"body", more=False)
     sender.head()
     sender.ping()
-    assert sender.outbox.control_depth == 1
+    assert (sender.outbox.control_depth, sender.outbox.depth) == (1, 3)
     assert _kinds(sender.frame()) == ["Ping", "Request", "Chunk"]
-    assert sender.outbox.control_depth == 0
+    assert (sender.outbox.control_depth, sender.outbox.depth) == (0, 0)
 
 
 def test_what_does_not_fit_waits_for_the_next_frame_in_order(sender: Sender) -> None:
