@@ -79,6 +79,7 @@ COMMON_DEFAULTS = {
     "RP_UPSTREAM": "",
     "RP_STATSD_HOST": "localhost",
     "RP_STATSD_PORT": "8125",
+    "RP_METRICS": "0",
     "RP_WEB_HOSTS": "",
     "RP_WEB_SOCKET_MODE": "0660",
     "RP_WEB_HEAD_TIMEOUT_S": "10",
