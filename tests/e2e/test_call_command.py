@@ -223,6 +223,19 @@ def test_an_answer_that_breaks_off_is_told_and_what_came_of_it_is_there(terminal
     assert b"the answer broke off" in errors
 
 
+def test_an_answer_shorter_than_it_said_is_not_taken_for_whole(terminal: Terminal) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with terminal.start("server", "data", "--node", url) as process:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes.")
+            output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output) == (6, b"ten bytes.")
+    assert b"the answer broke off" in errors
+
+
 def test_ctrl_c_cancels_the_handler(terminal: Terminal, nodes: tuple[Site, Node, Node]) -> None:
     server = nodes[1]
     begun, cancelled = (server.output.count(f"get_wait {what}") for what in ("begins", "is cancelled"))
