@@ -18,6 +18,7 @@
         ├── ServiceUnansweredError   the HTTP service behind the peer did not answer: outcome unknown
         ├── DeadlineError            the deadline passed
         ├── BadAnswerError           the peer's answer cannot be used
+        ├── AnswerNotKeptError       a repeat of what was executed, whose answer was not kept
         ├── NoHandlerError           no method serves this noun
         │   └── WrongVerbError           it is served under other verbs
         ├── BadRequestError          a request that cannot be read
@@ -27,6 +28,7 @@
         │   ├── BodyTooLargeError        the body is over the limit
         │   ├── BodyTooSlowError         the body did not arrive in time
         │   ├── HeadTooSlowError         the head did not arrive in time
+        │   ├── KeyReusedError           the Idempotency-Key belongs to another request
         │   └── MisdirectedError         `Host` is none of the node's names
         ├── ForbiddenError           the caller may not do this
         │   └── UnauthorizedError        no token, or the wrong one
@@ -217,6 +219,15 @@ class BadAnswerError(EventError):
     executed = "yes"
 
 
+class AnswerNotKeptError(EventError):
+    """A request with this Idempotency-Key was executed before, and its answer was not kept."""
+
+    status = 502
+    return_code = 246
+    title = "Executed before, answer not kept"
+    executed = "yes"
+
+
 class NoHandlerError(EventError):
     """No method of the event handler serves this noun. The message names the method looked for."""
 
@@ -290,6 +301,13 @@ class HeadTooSlowError(BadRequestError):
     status = 408
     return_code = 249
     title = "Head too slow"
+
+
+class KeyReusedError(BadRequestError):
+    """The Idempotency-Key was used for another request."""
+
+    status = 422
+    title = "Idempotency-Key of another request"
 
 
 class MisdirectedError(BadRequestError):

@@ -304,6 +304,33 @@ class NodeSettings(BaseSettings):
             option="--max-exchanges",
         ),
     ] = 4096
+    idempotency_keys: Annotated[
+        Count,
+        Setting(
+            "RP_IDEMPOTENCY_KEYS",
+            help="Number of Idempotency-Keys that are remembered of each peer.",
+            panel=LIMITS,
+            option="--idempotency-keys",
+        ),
+    ] = 10_000
+    idempotency_bytes: Annotated[
+        Bytes,
+        Setting(
+            "RP_IDEMPOTENCY_BYTES",
+            help="Bytes of the answers to requests with an Idempotency-Key that are kept for each peer.",
+            panel=LIMITS,
+            option="--idempotency-bytes",
+        ),
+    ] = 16 * 1024 * 1024
+    idempotency_lifetime_s: Annotated[
+        Seconds,
+        Setting(
+            "RP_IDEMPOTENCY_LIFETIME_S",
+            help="Seconds that an Idempotency-Key is remembered once its request's time is over, if there is room.",
+            panel=LIMITS,
+            option="--idempotency-lifetime",
+        ),
+    ] = 86_400.0
 
     statsd_host: Annotated[
         OptionalHost,

@@ -12,6 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from restpipe.exceptions import BadAnswerError, BadBodyError, BodyTooLargeError
 from restpipe.handlers import payload
+from restpipe.handlers.answers import KEYED
 from restpipe.handlers.threads import run_in_loop
 from restpipe.pipe import Answer, Incoming, Pipe
 from restpipe.transport.carrier import Peer
@@ -97,16 +98,19 @@ class PeerContext:
         Cancelling cancels the peer's handler.
         """
         content_type, body = payload.encode(data, mime_type)
+        sent = {name.lower(): value for name, value in (headers or {}).items()}
+        key = sent.pop("idempotency-key", "") if self._pipe.remembers and verb.lower() in KEYED else ""
         timeout_ms = 1000 * (self._remaining() if timeout is None else timeout)
         request = Request(
             verb=verb.lower(),
             noun=noun.strip("/"),
             arguments=[_as_text(argument) for argument in arguments],
             query=[Parameter(name=name, value=_as_text(value)) for name, value in query.items() if value is not None],
-            headers=[Header(name=name.lower(), value=value) for name, value in (headers or {}).items()],
+            headers=[Header(name=name, value=value) for name, value in sent.items()],
             content_type=content_type,
             body=body,
             timeout_ms=int(min(max(1, timeout_ms), _LONGEST_TIMEOUT_MS)),
+            idempotency_key=key,
         )
         if self._pipe.forwards:
             _address_by_target(request, noun)
@@ -161,6 +165,8 @@ class EventContext(PeerContext):
             headers[header.name] = header.value if earlier is None else f"{earlier}, {header.value}"
         if request.content_type:
             headers["content-type"] = request.content_type
+        if request.idempotency_key:
+            headers["idempotency-key"] = request.idempotency_key
         return headers
 
     @property

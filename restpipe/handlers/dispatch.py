@@ -8,14 +8,17 @@ import re
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from secrets import token_hex
 from typing import Any
 
 from restpipe.exceptions import BadRequestError, BadResultError, HandlerError
 from restpipe.handlers import payload
+from restpipe.handlers.answers import AnswerMemory
 from restpipe.handlers.base import Reply
 from restpipe.handlers.context import EventContext
 from restpipe.handlers.events import EventTable, HandlerEvent
 from restpipe.handlers.file_answers import FileAnswer, is_file
+from restpipe.handlers.once import Once
 from restpipe.handlers.streams import is_stream, pieces_of
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.pipe import Incoming
@@ -56,24 +59,34 @@ class Dispatcher:
         max_body: bytes of a body that a method is given whole.
         send_tracebacks: whether callers see the traceback of a handler that raised.
         stats: counters.
+        memory: of the answers to requests with an Idempotency-Key.
 
     Raises:
         ConfigError: a method of a handler cannot serve events, or two handlers serve the same noun.
 
     Attributes:
         forwards: false: peers are told which events this node serves.
+        remembers: name of the memory.
     """
 
     forwards = False
 
     def __init__(
-        self, *handlers: object, threads: HandlerThreads, max_body: int, send_tracebacks: bool, stats: Stats
+        self,
+        *handlers: object,
+        threads: HandlerThreads,
+        max_body: int,
+        send_tracebacks: bool,
+        stats: Stats,
+        memory: AnswerMemory | None = None,
     ) -> None:
         self.events = EventTable(*handlers)
         self._threads = threads
         self._max_body = max_body
         self._send_tracebacks = send_tracebacks
         self._stats = stats
+        self._once = Once(memory or AnswerMemory(), max_body)
+        self.remembers = token_hex(8)
 
     @property
     def manifest(self) -> list[Event]:
@@ -81,7 +94,8 @@ class Dispatcher:
         return self.events.manifest
 
     def close(self) -> None:
-        """Release nothing: what a handler holds is its own."""
+        """Cancel what is executed without its caller. What a handler holds is its own."""
+        self._once.close()
 
     async def serve(self, incoming: Incoming) -> None:
         """Answer a request.
@@ -95,6 +109,9 @@ class Dispatcher:
         event = self.events.find(request.verb, request.noun)
         if event.allow is not None and not event.allow.include(incoming.peer.name):
             raise event.refuse(incoming.peer.name)
+        if request.idempotency_key and self._once.concerns(incoming):
+            await self._once.serve(incoming, self.serve, streams=event.arguments.open_body is not None)
+            return
         arguments, named = event.arguments.bind(request.arguments, request.query)
         open_body = event.arguments.open_body
         if open_body is None:
@@ -107,12 +124,8 @@ class Dispatcher:
             reply = as_reply(await self._call(event, partial(event.method, ctx, post_data, *arguments, **named)))
             if type(reply.data) in _WHOLE:
                 respond_whole(incoming, reply)
-            elif is_file(reply.data):
-                await self._stream(incoming, reply, FileAnswer(reply, request.verb, ctx.headers))
-            elif is_stream(reply.data):
-                await self._stream(incoming, reply, reply.data)
             else:
-                respond_whole(incoming, reply)
+                await self._respond(incoming, reply, ctx)
         except BaseException as error:
             # Whatever else the handler raises, SystemExit included, is an answer.
             if isinstance(error, asyncio.CancelledError) and incoming.abandoned:
@@ -131,6 +144,14 @@ class Dispatcher:
     async def _call(self, event: HandlerEvent, call: "partial[Any]") -> Any:
         result = call() if event.in_loop else await self._threads.run(call)
         return await result if inspect.isawaitable(result) else result
+
+    async def _respond(self, incoming: Incoming, reply: Reply, ctx: EventContext) -> None:
+        if is_file(reply.data):
+            await self._stream(incoming, reply, FileAnswer(reply, ctx.verb, ctx.headers))
+        elif is_stream(reply.data):
+            await self._stream(incoming, reply, reply.data)
+        else:
+            respond_whole(incoming, reply)
 
     async def _stream(
         self, incoming: Incoming, reply: Reply, source: "AsyncIterator[Any] | Iterator[Any] | FileAnswer"

@@ -34,10 +34,12 @@ class Upstream:
 
     Attributes:
         forwards: true: peers are told that this node passes every request on.
+        remembers: "": no answers are remembered, whatever the service does.
         manifest: empty: what the service serves is not known.
     """
 
     forwards = True
+    remembers = ""
 
     def __init__(self, address: UpstreamAddress, stats: Stats) -> None:
         self.manifest: list[Event] = []

@@ -58,7 +58,8 @@ async def exchange(
     """Have a request answered; return the answer and the number of times that the request was sent.
 
     A request that never left this node is sent when the pipe is back. One that was sent and whose pipe was lost is sent
-    again only if its verb is idempotent, its handler does not object, and its body can be repeated.
+    again only if its verb is idempotent and its handler does not object, or it has a key and its peer remembers it; and
+    if its body can be repeated.
 
     Args:
         pipe_to: returns the pipe to the peer, or waits for it for the given seconds.
@@ -76,9 +77,12 @@ async def exchange(
     deadline = loop.time() + patience.deadline
     attempts = 0
     lost = False
+    memory = ""  # that keeps the request from being executed twice
     while True:
         try:
             pipe = await _pipe_in_time(pipe_to, patience, deadline, loop)
+            if memory and pipe.remembers != memory:
+                break
             request = make_request(pipe)
             request.timeout_ms = max(1, round(1000 * (deadline - loop.time())))
             attempts += 1
@@ -87,6 +91,7 @@ async def exchange(
             if not (_can_follow_again(body) and is_repeatable(pipe, request)):
                 raise
             lost = True
+            memory = pipe.remembers if request.idempotency_key else ""
         except EventError as error:
             # Refused by a peer that stays is an answer; by one that leaves, a reason to wait for its successor.
             if isinstance(error, PeerRefusedError) and _can_follow_again(body) and not pipe.available:
@@ -98,10 +103,15 @@ async def exchange(
             else:
                 error.executed = "unknown"  # what was not executed this time may have been the time before
                 raise
+    raise PipeLostError(
+        "the pipe was lost after the request was sent, and the peer was started anew: it remembers no Idempotency-Key"
+    )
 
 
 def is_repeatable(pipe: Pipe, request: Request) -> bool:
     """Whether a request whose outcome is unknown may be sent again."""
+    if request.idempotency_key:
+        return True
     # HEAD is served by the method of GET where it has none of its own.
     verb = "get" if request.verb == "head" else request.verb
     noun = request.noun.replace("/", "_")

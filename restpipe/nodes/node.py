@@ -8,6 +8,7 @@ from typing import Any
 
 from restpipe.config import NodeSettings, make_object
 from restpipe.exceptions import EventError
+from restpipe.handlers.answers import AnswerMemory
 from restpipe.handlers.connection_events import Notifier
 from restpipe.handlers.context import PeerContext
 from restpipe.handlers.dispatch import Dispatcher
@@ -76,6 +77,11 @@ class Node(ABC):
                 max_body=settings.max_body_bytes,
                 send_tracebacks=settings.send_tracebacks,
                 stats=self.stats,
+                memory=AnswerMemory(
+                    max_keys=settings.idempotency_keys,
+                    max_bytes=settings.idempotency_bytes,
+                    lifetime=settings.idempotency_lifetime_s,
+                ),
             )
         nouns = frozenset(event.noun for event in self.service.manifest)
         self.meter = Meter(nouns) if settings.metrics else None
@@ -142,6 +148,7 @@ class Node(ABC):
             stats=self.stats,
             succeeds=succeeds,
             forwards=self.service.forwards,
+            remembers=self.service.remembers,
         )
 
     def context_of(self, pipe: Pipe) -> PeerContext:

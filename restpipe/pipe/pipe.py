@@ -71,6 +71,7 @@ class Pipe:
         stats: counters.
         forwards: this node passes every request on to an HTTP service.
         succeeds: this node has another pipe to the peer, which this one succeeds without loss.
+        remembers: name of this node's memory of answers, "" for none.
 
     Attributes:
         peer: the node at the other end.
@@ -81,6 +82,7 @@ class Pipe:
         round_trip: seconds that the last ping took, None before the first.
         at_most_once: verb and noun of the peer's events that must not be repeated unasked.
         forwards: the peer passes every request on to an HTTP service: what it wants is `Request.target`.
+        remembers: name of the peer's memory of answers, "" where it has none.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Pipe:
         stats: Stats,
         forwards: bool = False,
         succeeds: bool = False,
+        remembers: str = "",
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._carrier = carrier
@@ -108,6 +111,7 @@ class Pipe:
             now=loop.time(),
             forwards=forwards,
             succeeds=succeeds,
+            remembers=remembers,
         )
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
@@ -123,6 +127,7 @@ class Pipe:
         self.round_trip: float | None = None
         self.at_most_once: frozenset[tuple[str, str]] = frozenset()
         self.forwards = False
+        self.remembers = ""
         self._tick_timer = loop.call_at(self._core.tick_due, self._tick)
 
     # Life
@@ -338,6 +343,7 @@ class Pipe:
     def _take_ready(self, event: events.PeerReady) -> None:
         self.at_most_once = frozenset((e.verb, e.noun) for e in event.hello.manifest if e.at_most_once)
         self.forwards = event.hello.forwards
+        self.remembers = event.hello.remembers
         self.ready.set_result(event.hello)
 
     def _take_request(self, event: events.RequestReceived) -> None:

@@ -83,6 +83,7 @@ class Connection:
         now: monotonic time in seconds.
         forwards: this side passes every request on to an HTTP service.
         succeeds: this side has another pipe to the peer, which this one succeeds.
+        remembers: name of this side's memory of answers, "" for none.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Connection:
         now: float,
         forwards: bool = False,
         succeeds: bool = False,
+        remembers: str = "",
     ) -> None:
         self.limits = limits
         self.peer_hello: Hello | None = None
@@ -122,6 +124,7 @@ class Connection:
             manifest=manifest,
             forwards=forwards,
             succeeds=succeeds,
+            remembers=remembers,
         )
         self._control(0, "hello", hello)
 

@@ -1,6 +1,7 @@
 """How an `EventError` crosses the pipe."""
 
 from restpipe.exceptions import (
+    AnswerNotKeptError,
     BadArgumentsError,
     BadBodyError,
     BadResultError,
@@ -10,6 +11,7 @@ from restpipe.exceptions import (
     ForbiddenError,
     HandlerError,
     InternalError,
+    KeyReusedError,
     NoHandlerError,
     PeerRefusedError,
     ServiceUnansweredError,
@@ -32,6 +34,8 @@ _KINDS: dict[type[EventError], Failure.Kind.ValueType] = {
     BadResultError: Failure.BAD_RESULT,
     ServiceUnreachedError: Failure.UNREACHED,
     ServiceUnansweredError: Failure.UNANSWERED,
+    KeyReusedError: Failure.KEY_REUSED,
+    AnswerNotKeptError: Failure.ANSWER_NOT_KEPT,
 }
 # Bytes. A failure travels in one envelope, which fits the smallest frame that a peer may be limited to.
 _MAX_MESSAGE = 8 * 1024

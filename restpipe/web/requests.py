@@ -5,6 +5,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from restpipe.exceptions import BadRequestError, NoHandlerError, WrongVerbError
+from restpipe.handlers.answers import KEYED
 from restpipe.handlers.events import VERBS
 from restpipe.nodes.exchanges import Patience
 from restpipe.pipe import Pipe
@@ -17,7 +18,7 @@ Scope = MutableMapping[str, Any]
 # RFC 9110 section 7.6.1, and what travels in fields of its own.
 NOT_FORWARDED = frozenset(
     b"connection content-length content-type expect keep-alive proxy-authorization proxy-connection te trailer"
-    b" transfer-encoding upgrade x-event-timeout".split()
+    b" idempotency-key transfer-encoding upgrade x-event-timeout".split()
 )
 _VERB = {verb.upper(): verb for verb in VERBS}
 # Methods that a proxy does not pass on: it would answer TRACE with what belongs to it, and CONNECT asks for a tunnel.
@@ -98,12 +99,12 @@ class Asked:
                 header.value = value.decode("latin-1")
             elif name == b"content-type":
                 request.content_type = value.decode("latin-1")
+            elif name == b"idempotency-key":
+                _take_key(request, pipe, value.decode("latin-1"))
             elif name == b"connection" and value.lower() not in _USUAL_CONNECTION:
-                nominated |= {token.strip() for token in value.decode("latin-1").lower().split(",")}
+                nominated |= _tokens(value)
         if nominated:
-            travelling = [header for header in headers if header.name not in nominated]
-            del headers[:]
-            headers.extend(travelling)
+            _drop(request, nominated)
         if pipe.forwards:
             prefix = scope["raw_path"][: len(scope["raw_path"]) - len(self._rest)]
             forwarded_headers(request, scope, in_ascii(prefix.rstrip(b"/")))
@@ -144,6 +145,25 @@ class Asked:
         else:
             request.verb = scope["method"].lower()
         request.target = as_target(self._rest, scope["query_string"])
+
+
+def _tokens(value: bytes) -> set[str]:
+    return {token.strip() for token in value.decode("latin-1").lower().split(",")}
+
+
+def _drop(request: Request, names: set[str]) -> None:
+    travelling = [header for header in request.headers if header.name not in names]
+    del request.headers[:]
+    request.headers.extend(travelling)
+
+
+def _take_key(request: Request, pipe: Pipe, key: str) -> None:
+    if not pipe.remembers or request.verb not in KEYED:
+        request.headers.add(name="idempotency-key", value=key)
+    elif not key or request.idempotency_key:
+        raise BadRequestError("Idempotency-Key is empty, or there are two")
+    else:
+        request.idempotency_key = key
 
 
 def _number(value: bytes, name: str) -> int:

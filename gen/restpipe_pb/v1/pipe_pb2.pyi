@@ -193,6 +193,7 @@ class Hello(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     FORWARDS_FIELD_NUMBER: _builtins.int
     SUCCEEDS_FIELD_NUMBER: _builtins.int
+    REMEMBERS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of these rules that the sender speaks: 1."""
     software: _builtins.str
@@ -211,6 +212,10 @@ class Hello(_message.Message):
     its exchanges are over and the dialling side ends it, or patience does. Without it, a new pipe of a name ends the
     one before at once, with Goaway(TAKEOVER).
     """
+    remembers: _builtins.str
+    """Set where the sender remembers the answers to requests that have an `idempotency_key`. It is the name of that memory,
+    and differs in two Hellos where what one of them remembers, the other one does not: each process has its own, at random.
+    """
     @_builtins.property
     def manifest(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The events the sender serves."""
@@ -226,10 +231,11 @@ class Hello(_message.Message):
         manifest: _abc.Iterable[Global___Event] | None = ...,
         forwards: _builtins.bool = ...,
         succeeds: _builtins.bool = ...,
+        remembers: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "initial_window", b"initial_window", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "revision", b"revision", "software", b"software", "succeeds", b"succeeds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "initial_window", b"initial_window", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "remembers", b"remembers", "revision", b"revision", "software", b"software", "succeeds", b"succeeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,6 +389,7 @@ class Request(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
     AWAITS_CREDIT_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     verb: _builtins.str
     """Lower case, as in Event. To a peer that `forwards`: any method of HTTP in lower case, TRACE apart, and CONNECT but for
     what `protocol` says.
@@ -421,6 +428,14 @@ class Request(_message.Message):
     request grants its initial window once it wants the body, and may answer without it (RFC 9110 section 10.1.1). `body`
     is empty, and `more` is set.
     """
+    idempotency_key: _builtins.str
+    """Set for "post" and "patch" alone, to a peer whose Hello has `remembers`: the value of the caller's Idempotency-Key header,
+    which is not among `headers` then. Of the requests of one node that have the same key, the receiver executes one. It does
+    not cancel it when its exchange or its pipe ends, but when its time is over; the others wait for it and get its answer. It
+    answers Failure(KEY_REUSED) to one that asks for something else, Failure(ANSWER_NOT_KEPT) where the answer was
+    streamed or is too large, and MUST NOT forget the key before the time of the first has passed, unless nothing was executed.
+    So a sender may send such a request again within its time, to a peer of the same `remembers`.
+    """
     @_builtins.property
     def arguments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Positional arguments, percent-decoded."""
@@ -449,10 +464,11 @@ class Request(_message.Message):
         target: _builtins.str = ...,
         protocol: _builtins.str = ...,
         awaits_credit: _builtins.bool = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "body_length", b"body_length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "arguments", b"arguments", "awaits_credit", b"awaits_credit", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "headers", b"headers", "more", b"more", "noun", b"noun", "protocol", b"protocol", "query", b"query", "target", b"target", "timeout_ms", b"timeout_ms", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "arguments", b"arguments", "awaits_credit", b"awaits_credit", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "headers", b"headers", "idempotency_key", b"idempotency_key", "more", b"more", "noun", b"noun", "protocol", b"protocol", "query", b"query", "target", b"target", "timeout_ms", b"timeout_ms", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__body_length: _TypeAlias = _typing.Literal["body_length"]  # noqa: Y015
     _WhichOneofArgType__body_length: _TypeAlias = _typing.Literal["_body_length", b"_body_length"]  # noqa: Y015
@@ -549,6 +565,10 @@ class Failure(_message.Message):
         """The HTTP service that the node passes requests on to was not reached: nothing was done."""
         UNANSWERED: Failure._Kind.ValueType  # 12
         """The request was passed on to the HTTP service, and no answer to it came: the outcome is unknown."""
+        KEY_REUSED: Failure._Kind.ValueType  # 13
+        """The idempotency key was used for another request."""
+        ANSWER_NOT_KEPT: Failure._Kind.ValueType  # 14
+        """The request was executed before, and its answer was not kept."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     INTERNAL: Failure.Kind.ValueType  # 0
@@ -577,6 +597,10 @@ class Failure(_message.Message):
     """The HTTP service that the node passes requests on to was not reached: nothing was done."""
     UNANSWERED: Failure.Kind.ValueType  # 12
     """The request was passed on to the HTTP service, and no answer to it came: the outcome is unknown."""
+    KEY_REUSED: Failure.Kind.ValueType  # 13
+    """The idempotency key was used for another request."""
+    ANSWER_NOT_KEPT: Failure.Kind.ValueType  # 14
+    """The request was executed before, and its answer was not kept."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

@@ -1,0 +1,128 @@
+"""What was answered to requests with an Idempotency-Key."""
+
+from heapq import heappop, heappush
+from itertools import count
+
+from restpipe.exceptions import KeyReusedError, PeerRefusedError
+
+# The verbs that an Idempotency-Key makes repeatable; the others are repeatable, or are none of events.
+KEYED = frozenset({"post", "patch"})
+
+
+class Entry:
+    """A request with a key, under way or answered.
+
+    Attributes:
+        fingerprint: of the request.
+        until: when the time of the one who sent it first is over.
+        forgotten: the request was not executed, and its key is free again.
+        answer: encoded; None while the request is under way, and where the answer was not kept.
+    """
+
+    __slots__ = ("answer", "caller", "fingerprint", "forgotten", "key", "until")
+
+    def __init__(self, caller: str, key: str, fingerprint: bytes, until: float) -> None:
+        self.caller = caller
+        self.key = key
+        self.fingerprint = fingerprint
+        self.until = until
+        self.forgotten = False
+        self.answer: bytes | None = None
+
+
+class _Caller:
+    """The requests of one caller: all by key, and the answered ones in the order in which they may be forgotten."""
+
+    __slots__ = ("answered", "by_key", "size")
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, Entry] = {}
+        self.answered: list[tuple[float, int, Entry]] = []
+        self.size = 0
+
+    def forget_first(self) -> None:
+        _, _, entry = heappop(self.answered)
+        del self.by_key[entry.key]
+        self.size -= len(entry.answer or b"")
+
+
+class AnswerMemory:
+    """Remembers, for each caller, which keys it used, for what, and what the answer was.
+
+    As long as the one who sent a request may repeat it, its key is never forgotten: where there is no room without
+    forgetting one, a request with another key is refused.
+
+    Args:
+        max_keys: keys of one caller that are remembered.
+        max_bytes: bytes of the answers to one caller that are kept.
+        lifetime: seconds for which a key is remembered after that, unless others need the room.
+    """
+
+    def __init__(
+        self, *, max_keys: int = 10_000, max_bytes: int = 16 * 1024 * 1024, lifetime: float = 86_400.0
+    ) -> None:
+        self.max_bytes = max_bytes
+        self._max_keys = max_keys
+        self._lifetime = lifetime
+        self._callers: dict[str, _Caller] = {}
+        self._number = count()
+        self._sweep_due = 0.0
+
+    def begin(self, caller: str, key: str, fingerprint: bytes, now: float, patience: float) -> tuple[Entry, bool]:
+        """Look up a request with a key; return what is known of it, and whether that is nothing, so that it is to run.
+
+        The caller of this method sees to it that what is to run is told to `finish` or to `forget`.
+
+        Args:
+            caller: the peer's name.
+            key: the caller's.
+            fingerprint: differs where the request does.
+            now: monotonic time in seconds.
+            patience: seconds for which the one who sends it may repeat it.
+
+        Raises:
+            KeyReusedError: the key was used for another request.
+            PeerRefusedError: there is no room.
+        """
+        if now >= self._sweep_due:
+            self._sweep(now)
+        mine = self._callers.setdefault(caller, _Caller())
+        entry = mine.by_key.get(key)
+        if entry is not None:
+            if entry.fingerprint != fingerprint:
+                raise KeyReusedError("the Idempotency-Key was used for another request")
+            return entry, False
+        if len(mine.by_key) >= self._max_keys:
+            if not self._may_forget(mine, now):
+                raise PeerRefusedError(f"{self._max_keys} requests with an Idempotency-Key are remembered")
+            mine.forget_first()
+        entry = mine.by_key[key] = Entry(caller, key, fingerprint, now + patience)
+        return entry, True
+
+    def finish(self, entry: Entry, answer: bytes | None, now: float) -> None:
+        """Note how a request was answered; None, or what there is no room for, is not kept."""
+        mine = self._callers[entry.caller]
+        if answer is not None and len(answer) <= self.max_bytes:
+            while mine.size + len(answer) > self.max_bytes and self._may_forget(mine, now):
+                mine.forget_first()
+            if mine.size + len(answer) <= self.max_bytes:
+                entry.answer = answer
+                mine.size += len(answer)
+        heappush(mine.answered, (entry.until, next(self._number), entry))
+
+    def forget(self, entry: Entry) -> None:
+        """Note that a request was not executed: another may have its key."""
+        entry.forgotten = True
+        del self._callers[entry.caller].by_key[entry.key]
+
+    def _may_forget(self, mine: _Caller, now: float) -> bool:
+        return bool(mine.answered) and mine.answered[0][0] <= now
+
+    def _sweep(self, now: float) -> None:
+        """Forget what is past its lifetime."""
+        self._sweep_due = now + self._lifetime / 10
+        for name, mine in list(self._callers.items()):
+            while mine.answered and mine.answered[0][0] + self._lifetime <= now:
+                mine.forget_first()
+            if not mine.by_key:
+                del self._callers[name]
