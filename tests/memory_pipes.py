@@ -54,6 +54,7 @@ class Pipes:
         manifest: Iterable[Event] | None = None,
         limits: Limits | None = None,
         serve: Serve | None = None,
+        remembers: str = "",
     ) -> Joint:
         """Join this node to a new peer."""
         dispatcher = Dispatcher(
@@ -67,6 +68,7 @@ class Pipes:
             manifest=list(dispatcher.events.manifest if manifest is None else manifest),
             serve=serve or dispatcher.serve,
             stats=NullStats(),
+            remembers=remembers,
         )
         calling = Pipe(peers[1], dials=False, limits=Limits(), manifest=[], serve=_serve_nothing, stats=NullStats())
         joint = Joint(calling, serving, peers)

@@ -343,7 +343,7 @@ class Pipe:
     def _take_ready(self, event: events.PeerReady) -> None:
         self.at_most_once = frozenset((e.verb, e.noun) for e in event.hello.manifest if e.at_most_once)
         self.forwards = event.hello.forwards
-        self.remembers = event.hello.remembers
+        self.remembers = self._core.peer_remembers
         self.ready.set_result(event.hello)
 
     def _take_request(self, event: events.RequestReceived) -> None:

@@ -100,6 +100,7 @@ class Connection:
     ) -> None:
         self.limits = limits
         self.peer_hello: Hello | None = None
+        self.peer_remembers = ""
         self._parity = 1 if dials else 0
         self._next_id = 1 if dials else 2
         self._last_peer_id = 0
@@ -347,6 +348,9 @@ class Connection:
         if self.peer_hello is not None:
             raise ProtocolError("a second one")
         check_hello(hello)
+        # Of each process its own: Hellos that differ in nothing else are shared.
+        self.peer_remembers = hello.remembers
+        hello.ClearField("remembers")
         self.peer_hello = hello = _shared_hello(hello.SerializeToString())
         limits = self.limits
         self._flow = FlowControl(

@@ -86,10 +86,7 @@ class Asked:
         scope = self._scope
         # Attribute by attribute: the constructor of a message takes three times as long.
         request = Request()
-        if pipe.forwards:
-            self._forward(request)
-        else:
-            self._name_event(request)
+        (self._forward if pipe.forwards else self._name_event)(request)
         kept, headers = self._kept, request.headers
         nominated: set[str] = set(_HANDSHAKE) if request.protocol else set()
         for name, value in scope["headers"]:

@@ -140,6 +140,35 @@ async def test_other_verbs_are_not_repeated_and_their_outcome_is_unknown(
     assert handler.runs[f"{verb} wait"] == 1
 
 
+@pytest.mark.parametrize("verb", OTHERS)
+async def test_a_request_with_a_key_is_repeated_to_a_peer_that_remembers_the_key(
+    pipes: Pipes, handler: Events, way: Way, verb: str
+) -> None:
+    way.open(first := await pipes.join(handler, remembers="one"))
+    task = ask(way, verb, "wait", idempotency_key="k")
+    await entered(handler)
+    await first.lose()
+    handler.release.set()
+    way.open(await pipes.join(handler, remembers="one"))
+    assert (await whole(task))[1] == 2
+
+
+@pytest.mark.parametrize("verb", OTHERS)
+async def test_a_request_with_a_key_is_not_repeated_to_a_peer_that_was_started_anew(
+    pipes: Pipes, handler: Events, way: Way, verb: str
+) -> None:
+    way.open(first := await pipes.join(handler, remembers="one"))
+    task = ask(way, verb, "wait", idempotency_key="k")
+    await entered(handler)
+    await first.lose()
+    handler.release.set()
+    way.open(await pipes.join(handler, remembers="two"))
+    with pytest.raises(PipeLostError, match="was started anew") as caught:
+        await task
+    assert caught.value.executed == "unknown"
+    assert handler.runs == {f"{verb} wait": 1}
+
+
 @pytest.mark.parametrize(
     ("verb", "noun"), [("get", "once"), ("head", "once"), ("put", "once_more"), ("put", "once/more")]
 )

@@ -3,6 +3,7 @@
 import pytest
 
 from restpipe.exceptions import (
+    AnswerNotKeptError,
     BadArgumentsError,
     BadBodyError,
     BadResultError,
@@ -12,6 +13,7 @@ from restpipe.exceptions import (
     ForbiddenError,
     HandlerError,
     InternalError,
+    KeyReusedError,
     NoHandlerError,
     PeerRefusedError,
     TooManyExchangesError,
@@ -34,6 +36,8 @@ from restpipe_pb.v1.pipe_pb2 import Failure
         HandlerError,
         PeerRefusedError,
         BadResultError,
+        KeyReusedError,
+        AnswerNotKeptError,
     ],
 )
 def test_an_error_crosses_the_pipe_as_what_it_is(kind: type[EventError]) -> None:
