@@ -114,6 +114,16 @@ def test_the_hello_of_the_peer_makes_the_pipe_ready() -> None:
     assert side.core.peer_hello == hello()
 
 
+def test_peers_that_differ_in_what_they_remember_alone_share_their_hello() -> None:
+    sides = [Side(greeting=None) for _ in "12"]
+    for number, side in enumerate(sides):
+        greeting = hello()
+        greeting.remembers = str(number)
+        side.take(0, greeting)
+    assert [side.core.peer_remembers for side in sides] == ["0", "1"]
+    assert sides[0].core.peer_hello is sides[1].core.peer_hello
+
+
 def test_nothing_is_opened_before_the_hello_of_the_peer() -> None:
     side = Side(greeting=None)
     with pytest.raises(PeerRefusedError):
