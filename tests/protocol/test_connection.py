@@ -244,8 +244,9 @@ def test_ids_are_odd_on_the_dialling_side_and_even_on_the_accepting_side() -> No
 def test_a_request_and_its_response_are_an_exchange(dials: bool) -> None:
     side = Side(dials=dials)
     exchange_id = side.core.open(_copy(GET))
+    assert side.core.queued == 1
     assert side.sent() == [(exchange_id, GET)]
-    assert side.core.in_flight == 1
+    assert (side.core.in_flight, side.core.queued) == (1, 0)
     assert side.take(exchange_id, OK) == [ResponseReceived(exchange_id, OK)]
     assert side.core.in_flight == 0
 
