@@ -127,7 +127,7 @@ async def dial(
     deadline = loop.time() + connect_timeout
     too_late = f"no answer within {connect_timeout:g} s"
     try:
-        async with asyncio.timeout_at(deadline) as limit:
+        async with asyncio.timeout_at(deadline):
             if expected and _revoked(expected, revocations) is None:
                 with contextlib.suppress(_AnotherCertificateError):
                     return await _call(host, target, identity, limits, connect_timeout, expected)
@@ -146,10 +146,9 @@ async def dial(
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise asyncio.CancelledError from error  # both came at once, and grpc.aio tells of the status only
-        cause = too_late
-        if not limit.expired():
-            # Within what is left of the time: a server that many overwhelm is not to be asked for the reason, too.
-            cause = await explain(error, host, port, identity, deadline - loop.time())
+        left = deadline - loop.time()
+        # Within what is left of the time: a server that many overwhelm is not to be asked for the reason, too.
+        cause = await explain(error, host, port, identity, left) if left > 0 else too_late
     # Raised here: what was caught refers to the call, and the connection lives as long as anything does.
     raise ConnectError(f"{target}: {cause}")
 
