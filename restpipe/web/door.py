@@ -23,11 +23,10 @@ class Door:
 
     Args:
         bind: where the web server listens. Behind a unix socket stands a proxy of the operator's, which knows its
-        names.
+            names.
         names: names of the node beside those of the local machine.
         token: what callers must show, "" for none: as a bearer token (RFC 6750), or as the password of HTTP Basic,
-        which
-            browsers ask for.
+            which browsers ask for.
     """
 
     def __init__(self, bind: WebBind, names: Iterable[str], token: str) -> None:

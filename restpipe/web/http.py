@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from restpipe.exceptions import BadRequestError, EventError, HeadersTooLargeError, HeadTooSlowError
+from restpipe.exceptions import BadRequestError, EventError, HeadersTooLargeError, HeadTooSlowError, InternalError
 from restpipe.web.problems import problem
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,12 @@ class Cycle(RequestResponseCycle):
         """Have the request answered; an answer that does not come to its end is cut, so that the client sees it."""
         try:
             await app(self.scope, self.receive, self.send)
-        except Exception:
+        except Exception as error:
             log.exception("%s %s failed", self.scope["method"], ascii(self.scope["path"]))
+            if not self.response_started:
+                status, headers, body = problem(InternalError(f"{type(error).__name__}: {error}"))
+                body = b"" if self.scope["method"] == "HEAD" else body
+                await self.send({"type": WHOLE_RESPONSE, "status": status, "headers": headers, "body": body})
         finally:
             if not self.response_complete and not self.disconnected:
                 self.transport.close()

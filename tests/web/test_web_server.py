@@ -373,3 +373,18 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(
             client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             async with asyncio.timeout(10):
                 await over.wait()
+
+
+async def test_a_bug_before_the_answer_is_a_problem_document() -> None:
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("broken")
+
+    server = WebServer(breaks, ANYWHERE, socket_mode=0, grace=1)
+    await server.start()
+    try:
+        head, body = await raw(server, b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    finally:
+        await server.stop()
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert b"x-event-return-code: 250" in head
+    assert json.loads(body)["detail"] == "RuntimeError: broken"
