@@ -18,8 +18,8 @@ from restpipe.exceptions import IdentityError
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.server import ServerNode
 from restpipe.version import __version__
-from restpipe.web.app import make_app
 from restpipe.web.server import WebServer
+from restpipe.web.serving import web_server_of
 
 log = logging.getLogger("restpipe")
 
@@ -75,17 +75,8 @@ async def _run(settings: Settings) -> None:
         log.warning(warning)
     node = ServerNode(settings) if isinstance(settings, ServerSettings) else ClientNode(settings)
     loop.add_signal_handler(signal.SIGHUP, node.reload)
-    web = None
-    if settings.web_bind is not None:
-        web = WebServer(
-            make_app(node),
-            settings.web_bind,
-            socket_mode=settings.web_socket_mode,
-            grace=settings.drain_timeout_s,
-            max_message=settings.max_body_bytes,
-            head_timeout=settings.web_head_timeout_s,
-            idle_timeout=settings.web_idle_timeout_s,
-        )
+    web = web_server_of(node)
+    if web is not None:
         await web.start()
     try:
         await node.start()

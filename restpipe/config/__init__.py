@@ -16,7 +16,7 @@ tables of the README are derived from it.
 
 from restpipe.config.binds import TcpBind, UnixBind, WebBind
 from restpipe.config.imports import import_class, make_object
-from restpipe.config.loading import load_client_settings, load_server_settings, user_module_warnings
+from restpipe.config.loading import load_client_settings, load_server_settings, load_settings, user_module_warnings
 from restpipe.config.node import NodeSettings
 from restpipe.config.settings import ClientSettings, ServerSettings
 from restpipe.config.table import Row, markdown_tables, rows
@@ -34,6 +34,7 @@ __all__ = [
     "import_class",
     "load_client_settings",
     "load_server_settings",
+    "load_settings",
     "make_object",
     "markdown_tables",
     "rows",

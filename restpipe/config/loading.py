@@ -1,6 +1,6 @@
 """Loading the settings of a node: every fault is reported at once, by the name that the user wrote."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
@@ -13,6 +13,7 @@ from restpipe.config.sources import (
     USER_MODULE_FIELD,
     Given,
     from_environment,
+    from_keywords,
     from_options,
     from_user_module,
     user_names,
@@ -31,6 +32,8 @@ RIGHT = {
 }
 
 Settings = TypeVar("Settings", bound=NodeSettings)
+# Says of each field which option or keyword gave it.
+Origins = Callable[[type[NodeSettings], Mapping[str, object]], dict[str, Given]]
 
 
 def load_server_settings(options: Mapping[str, object] = NO_OPTIONS) -> ServerSettings:
@@ -42,7 +45,7 @@ def load_server_settings(options: Mapping[str, object] = NO_OPTIONS) -> ServerSe
     Raises:
         ConfigError: values are wrong. The message has a line for each: where it came from, the value, what is right.
     """
-    return _load(ServerSettings, options)
+    return _load(ServerSettings, options, from_options)
 
 
 def load_client_settings(options: Mapping[str, object] = NO_OPTIONS) -> ClientSettings:
@@ -54,7 +57,20 @@ def load_client_settings(options: Mapping[str, object] = NO_OPTIONS) -> ClientSe
     Raises:
         ConfigError: values are wrong. The message has a line for each: where it came from, the value, what is right.
     """
-    return _load(ClientSettings, options)
+    return _load(ClientSettings, options, from_options)
+
+
+def load_settings(settings_class: type[Settings], keywords: Mapping[str, object]) -> Settings:
+    """Load the settings of a node within a program, by keyword; what it leaves out is loaded as for a command.
+
+    Args:
+        settings_class: `ServerSettings`, `ClientSettings`, or a class of their kind.
+        keywords: values by field, as they are, or as text.
+
+    Raises:
+        ConfigError: as above; the keyword is named.
+    """
+    return _load(settings_class, keywords, from_keywords)
 
 
 def user_module_warnings(settings: NodeSettings) -> tuple[str, ...]:
@@ -74,19 +90,19 @@ def user_module_warnings(settings: NodeSettings) -> tuple[str, ...]:
     )
 
 
-def _load(settings_class: type[Settings], options: Mapping[str, object]) -> Settings:
+def _load(settings_class: type[Settings], chosen: Mapping[str, object], origins: Origins) -> Settings:
     try:
-        return settings_class(**cast("dict[str, Any]", options))
+        return settings_class(**cast("dict[str, Any]", chosen))
     except ValidationError as error:
         faults = error.errors(include_url=False)
     # Outside the `except`: pydantic's own message would follow this one in a traceback.
-    given = _all_given(settings_class, options)
+    given = _all_given(settings_class, origins(settings_class, chosen))
     raise ConfigError("\n".join(_line(settings_class, fault, given) for fault in faults))
 
 
-def _all_given(settings_class: type[NodeSettings], options: Mapping[str, object]) -> dict[str, Given]:
+def _all_given(settings_class: type[NodeSettings], chosen: dict[str, Given]) -> dict[str, Given]:
     """Gather what every source gave, by the precedence that `NodeSettings` tells pydantic."""
-    given = from_environment(settings_class) | from_options(settings_class, options)
+    given = from_environment(settings_class) | chosen
     module = given.get(USER_MODULE_FIELD, Given("", ""))
     return from_user_module(settings_class, str(module.value), f"{module.origin}={module.value!r}") | given
 
@@ -95,7 +111,7 @@ def _line(settings_class: type[NodeSettings], fault: Mapping[str, Any], given: M
     field = str(fault["loc"][0])
     row = rows(settings_class).get(field)
     if row is None:
-        return f"{given[field].origin}: there is no such setting"
+        return f"{given[field].origin}: there is no such setting{close_match(field, list(rows(settings_class)))}"
     return f"{_culprit(row, given.get(field))}: {_right(fault)}"
 
 

@@ -35,6 +35,11 @@ class Given:
     origin: str
 
 
+def from_keywords(_settings_class: type[NodeSettings], keywords: Mapping[str, object]) -> dict[str, Given]:
+    """Return what a program says, by field."""
+    return {field: Given(value, field) for field, value in keywords.items()}
+
+
 def from_options(settings_class: type[NodeSettings], options: Mapping[str, object]) -> dict[str, Given]:
     """Return what the command line says, by field. The options are keyed by field."""
     options_by_field = {field: row.option or field for field, row in rows(settings_class).items()}

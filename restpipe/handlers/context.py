@@ -5,20 +5,21 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-from urllib.parse import quote, urlencode
+from typing import Any, TypeVar
 
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter, ValidationError
 
 from restpipe.exceptions import BadAnswerError, BadBodyError, BodyTooLargeError
 from restpipe.handlers import payload
-from restpipe.handlers.answers import KEYED
+from restpipe.handlers.arguments import first_fault
+from restpipe.handlers.calls import Outgoing
 from restpipe.handlers.threads import run_in_loop
 from restpipe.pipe import Answer, Incoming, Pipe
 from restpipe.transport.carrier import Peer
-from restpipe_pb.v1.pipe_pb2 import Header, Parameter, Request
 
 log = logging.getLogger("restpipe.handler")
+
+T = TypeVar("T")
 
 _LONGEST_TIMEOUT_MS = 2**32 - 1
 
@@ -40,6 +41,17 @@ class Result:
     return_code: int
     status: int
     headers: Mapping[str, str]
+
+    def parsed(self, kind: type[T]) -> T:
+        """Return the data as a pydantic model, a dataclass, a `list[int]`, or what else pydantic makes of JSON.
+
+        Raises:
+            BadAnswerError: the data is no such thing. The message names what does not fit.
+        """
+        try:
+            return TypeAdapter(kind).validate_python(self.data)
+        except ValidationError as error:
+            raise BadAnswerError(f"the answer cannot be used: {first_fault(error)}") from error
 
 
 class PeerContext:
@@ -98,22 +110,9 @@ class PeerContext:
         Cancelling cancels the peer's handler.
         """
         content_type, body = payload.encode(data, mime_type)
-        sent = {name.lower(): value for name, value in (headers or {}).items()}
-        key = sent.pop("idempotency-key", "") if self._pipe.remembers and verb.lower() in KEYED else ""
+        request = Outgoing(verb, noun, arguments, query, headers, content_type, body).request_to(self._pipe)
         timeout_ms = 1000 * (self._remaining() if timeout is None else timeout)
-        request = Request(
-            verb=verb.lower(),
-            noun=noun.strip("/"),
-            arguments=[_as_text(argument) for argument in arguments],
-            query=[Parameter(name=name, value=_as_text(value)) for name, value in query.items() if value is not None],
-            headers=[Header(name=name, value=value) for name, value in sent.items()],
-            content_type=content_type,
-            body=body,
-            timeout_ms=int(min(max(1, timeout_ms), _LONGEST_TIMEOUT_MS)),
-            idempotency_key=key,
-        )
-        if self._pipe.forwards:
-            _address_by_target(request, noun)
+        request.timeout_ms = int(min(max(1, timeout_ms), _LONGEST_TIMEOUT_MS))
         return await read_result(await self._pipe.call(request), self._max_body)
 
     def call_sync(self, verb: str, noun: str, *arguments: object, **options: Any) -> Result:
@@ -224,22 +223,3 @@ async def read_result(answer: Answer, max_body: int) -> Result:
         status=response.status,
         headers={header.name: header.value for header in response.headers},
     )
-
-
-def _address_by_target(request: Request, path: str) -> None:
-    """Put what a request names into its target, for a peer that passes it on to an HTTP service."""
-    target = "/" + quote(path.lstrip("/"))
-    for argument in request.arguments:
-        target = f"{target.rstrip('/')}/{quote(argument, safe='')}"
-    query = urlencode([(parameter.name, parameter.value) for parameter in request.query])
-    request.target = f"{target}?{query}" if query else target
-    for field in ("noun", "arguments", "query"):
-        request.ClearField(field)
-
-
-def _as_text(value: object) -> str:
-    """Return an argument as it is written in a URL."""
-    if type(value) is str:
-        return value
-    plain = to_jsonable_python(value, fallback=str)
-    return plain if isinstance(plain, str) else payload.encode_json(plain).decode()

@@ -77,7 +77,7 @@ class FileAnswer(Iterator[bytes]):
             mime_type = self.reply.mime_type or guess_type(getattr(file, "name", None))
             self.reply = replace(self.reply, mime_type=mime_type, data=None)
             read = getattr(file, "read1", file.read)  # of a pipe, what is there
-            status = _status_of_regular(file)
+            status = status_of_regular(file)
             if status is None:
                 while self._verb != "head" and (piece := read(PIECE)):
                     yield piece
@@ -143,7 +143,7 @@ def guess_type(name: object) -> str:
     return mime_type or payload.BINARY
 
 
-def _status_of_regular(file: Any) -> os.stat_result | None:
+def status_of_regular(file: Any) -> os.stat_result | None:
     """Return the status of a regular file; None for a pipe, and for what unpacks a file, or is none of the system's."""
     raw = getattr(file, "raw", file)
     if not isinstance(raw, io.FileIO):

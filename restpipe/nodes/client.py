@@ -49,6 +49,7 @@ class ClientNode(Node):
 
     Args:
         settings: of this node.
+        handler: the event handler, in place of one of the class that the settings name.
 
     Raises:
         IdentityError: its key or certificates cannot be used.
@@ -57,8 +58,8 @@ class ClientNode(Node):
 
     settings: ClientSettings
 
-    def __init__(self, settings: ClientSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: ClientSettings, handler: object | None = None) -> None:
+        super().__init__(settings, handler)
         self._events: Any = (
             self._make("connection_events") if settings.connection_events else ClientConnectionStateEvents()
         )

@@ -40,6 +40,7 @@ class Node(ABC):
 
     Args:
         settings: of this node.
+        handler: the event handler, in place of one of the class that the settings name.
 
     Raises:
         IdentityError: its key or certificates cannot be used.
@@ -53,7 +54,7 @@ class Node(ABC):
         meter: counts for Prometheus; None where it is turned off.
     """
 
-    def __init__(self, settings: NodeSettings) -> None:
+    def __init__(self, settings: NodeSettings, handler: object | None = None) -> None:
         self.settings = settings
         paths = IdentityPaths(settings.key_path, settings.crt_path, settings.ca_crt_path)
         self.custody = Custody(paths, settings.crl_path, settings.node)
@@ -69,7 +70,7 @@ class Node(ABC):
         if settings.upstream is not None:
             self.service = Upstream(settings.upstream, self.stats)
         else:
-            handlers = event_handlers(settings)
+            handlers = event_handlers(settings, handler)
             self.handler = handlers[0]
             self.service = Dispatcher(
                 *handlers,

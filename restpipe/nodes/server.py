@@ -32,6 +32,7 @@ class ServerNode(Node):
 
     Args:
         settings: of this node.
+        handler: the event handler, in place of one of the class that the settings name.
         idle_interval: seconds between two `idle` events.
 
     Raises:
@@ -45,8 +46,10 @@ class ServerNode(Node):
 
     settings: ServerSettings
 
-    def __init__(self, settings: ServerSettings, *, idle_interval: float = IDLE_INTERVAL) -> None:
-        super().__init__(settings)
+    def __init__(
+        self, settings: ServerSettings, handler: object | None = None, *, idle_interval: float = IDLE_INTERVAL
+    ) -> None:
+        super().__init__(settings, handler)
         self.port = settings.bind_port
         resolver = CachedResolver(self._make("client_hostname_resolver"), self.threads)
         self.registry = Registry(resolver, grace=settings.connection_wait_timeout_s)

@@ -29,15 +29,24 @@ Every answer carries `X-Event-Return-Code`: 0 is success.
 """
 
 
-def make_app(node: ServerNode | ClientNode) -> App:
-    """Return the ASGI application of a node; within a running event loop."""
+def make_app(node: ServerNode | ClientNode, *, mounted: bool = False) -> App:
+    """Return the ASGI application of a node; within a running event loop.
+
+    Args:
+        node: that it is of.
+        mounted: another application has it, and knows the names that requests may carry in Host.
+    """
     settings = node.settings
-    if settings.web_bind is None:
+    if settings.web_bind is None and not mounted:
         raise ValueError("the node has no web server")
     prefix, route = (b"/client/", _to_client(node)) if isinstance(node, ServerNode) else (b"/server/", _to_server(node))
     return Gateway(
         make_fastapi(node),
-        door=Door(settings.web_bind, (node.identity.name, *settings.web_hosts), settings.web_token.get_secret_value()),
+        door=Door(
+            None if mounted else settings.web_bind,
+            (node.identity.name, *settings.web_hosts),
+            settings.web_token.get_secret_value(),
+        ),
         prefix=prefix,
         route=route,
         patience=Patience(settings.request_timeout_s, settings.connection_wait_timeout_s),

@@ -23,13 +23,13 @@ class Door:
 
     Args:
         bind: where the web server listens. Behind a unix socket stands a proxy of the operator's, which knows its
-            names.
+            names; None: so does the application that the node is mounted in.
         names: names of the node beside those of the local machine.
         token: what callers must show, "" for none: as a bearer token (RFC 6750), or as the password of HTTP Basic,
             which browsers ask for.
     """
 
-    def __init__(self, bind: WebBind, names: Iterable[str], token: str) -> None:
+    def __init__(self, bind: WebBind | None, names: Iterable[str], token: str) -> None:
         self._any_host = not isinstance(bind, TcpBind)
         own = (bind.host,) if isinstance(bind, TcpBind) else ()
         self._names = {name.lower() for name in ("localhost", socket.gethostname(), *own, *names)}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from restpipe.exceptions import BadRequestError, NoHandlerError, WrongVerbError
 from restpipe.handlers.answers import KEYED
@@ -104,7 +105,7 @@ class Asked:
             _drop(request, nominated)
         if pipe.forwards:
             prefix = scope["raw_path"][: len(scope["raw_path"]) - len(self._rest)]
-            forwarded_headers(request, scope, in_ascii(prefix.rstrip(b"/")))
+            forwarded_headers(request, scope, quote(scope.get("root_path", "")) + in_ascii(prefix.rstrip(b"/")))
         if self.length is not None:
             request.body_length = self.length
         if self.body:

@@ -75,7 +75,8 @@ class Reader:
     def run(self, command: str) -> Process:
         """Run a command to the end of the test."""
         words = self.translate(command).split()
-        process = Process(*words, directory=self.site.directory, environment=clean_environment(PYTHONUNBUFFERED="1"))
+        environment = clean_environment(PYTHONUNBUFFERED="1", **self._settings)
+        process = Process(*words, directory=self.site.directory, environment=environment)
         self._others.append(process)
         return process
 
@@ -160,6 +161,27 @@ def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_st
     reader.try_console(block("console", "/files//hello.txt"))
     client.end()
     server.end()
+
+
+def test_nodes_in_programs_of_ones_own_work_as_they_stand(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        reader = Reader(site)
+        reader.shell(block("sh", "restpipe ca init"))
+        for name, content in (("shop", "class Shop"), ("box", "class Box"), ("report", "restpipe.connect")):
+            (site.directory / f"{name}.py").write_text(block("python", content))
+            assert f"`{name}.py`:" in TEXT
+        application = reader.run(block("sh", "uvicorn shop:app"))
+        try:
+            application.wait_for("Uvicorn running on")
+            client = reader.start("restpipe client")
+            client.wait_connected()
+            reader.try_console(block("console", "/boxes/client/clock"))
+            client.end()
+            assert reader.shell("python box.py") == "{'price': 3, 'for': 'client'} 0\n"
+            printed = reader.shell(block("sh", "python report.py"))
+            assert "{'price': 4, 'for': 'script'}\n{\"price\": 5, \"for\": \"script\"}\n" in printed
+        finally:
+            reader.end()
 
 
 def test_a_server_certificate_for_a_host_is_issued_as_the_readme_says(tmp_path: Path) -> None:

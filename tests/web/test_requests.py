@@ -16,9 +16,15 @@ PREFIX = b"/client/box/"
 
 
 def asked(
-    rest: bytes = b"", query: bytes = b"", *headers: tuple[bytes, bytes], method: str = "GET", scheme: str = "http"
+    rest: bytes = b"",
+    query: bytes = b"",
+    *headers: tuple[bytes, bytes],
+    method: str = "GET",
+    scheme: str = "http",
+    **further: str,
 ) -> Asked:
     scope: dict[str, Any] = {
+        **further,
         "type": "websocket" if scheme == "ws" else "http",
         "scheme": scheme,
         "method": method,
@@ -134,3 +140,9 @@ def test_each_attempt_gets_a_request_of_its_own() -> None:
 def test_a_length_that_is_none_is_refused(value: bytes) -> None:
     with pytest.raises(BadRequestError):
         asked(b"x", b"", (b"content-length", value))
+
+
+def test_a_service_is_told_of_the_application_that_the_node_is_mounted_in() -> None:
+    for root, prefix in (("", "/client/box"), ("/a pipe", "/a%20pipe/client/box")):
+        headers = {header.name: header.value for header in passed_on(asked(b"x", root_path=root)).headers}
+        assert headers["x-forwarded-prefix"] == prefix
