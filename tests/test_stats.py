@@ -74,9 +74,7 @@ def server() -> Iterator[Server]:
 async def statsd(server: Server) -> AsyncIterator[Statsd]:
     statsd = Statsd("127.0.0.1", server.port, flush_interval_s=LONG_S)
     statsd.start()
-    await resolving_of(
-        statsd
-    )  # what is flushed earlier waits for the name, and a test that counts datagrams would race it
+    await resolving_of(statsd)  # what is flushed before that waits for the name
     yield statsd
     await statsd.stop()
 

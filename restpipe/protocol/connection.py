@@ -1,10 +1,7 @@
 """One side of a pipe: the rules of `pipe.proto`, as a state machine."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, ClassVar
-
-from google.protobuf.message import DecodeError
 
 from restpipe.exceptions import (
     BadResultError,
@@ -14,6 +11,7 @@ from restpipe.exceptions import (
     ProtocolError,
     TooManyExchangesError,
 )
+from restpipe.protocol.decoding import decode, shared_hello
 from restpipe.protocol.encoding import Message, encode
 from restpipe.protocol.events import (
     BodyReceived,
@@ -29,12 +27,12 @@ from restpipe.protocol.events import (
     ResponseReceived,
 )
 from restpipe.protocol.exchange import Exchange
+from restpipe.protocol.exchange_table import ExchangeTable
 from restpipe.protocol.heartbeat import Beat, Heartbeat
 from restpipe.protocol.limits import (
     FIRST_FRAME_BYTES,
     INLINE_BYTES,
     MAX_CONTROL_DEPTH,
-    MAX_ENVELOPES,
     MESSAGE_CHARACTERS,
     REVISION,
     Limits,
@@ -47,7 +45,6 @@ from restpipe_pb.v1.pipe_pb2 import (
     Chunk,
     Credit,
     Envelope,
-    Frame,
     Goaway,
     Hello,
     Ping,
@@ -56,12 +53,6 @@ from restpipe_pb.v1.pipe_pb2 import (
     Response,
 )
 from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
-
-
-@lru_cache(maxsize=16)
-def _shared_hello(data: bytes) -> Hello:
-    """Decode a Hello; thousands of clients of one release say the same, and what they serve takes memory."""
-    return Hello.FromString(data)
 
 
 def shorten(message: str) -> str:
@@ -101,11 +92,7 @@ class Connection:
         self.limits = limits
         self.peer_hello: Hello | None = None
         self.peer_remembers = ""
-        self._parity = 1 if dials else 0
-        self._next_id = 1 if dials else 2
-        self._last_peer_id = 0
-        self._exchanges: dict[int, Exchange] = {}
-        self._mine = 0
+        self._exchanges = ExchangeTable(dials=dials)
         self._outbox = Outbox(self._half_sent)
         self._growth = Growth(limits.window_budget)
         self._flow: FlowControl | None = None
@@ -114,7 +101,6 @@ class Connection:
         self._ping_sent = now
         self._frame_limit = FIRST_FRAME_BYTES
         self._peer_leaving = False
-        self._goaway_last_id: int | None = None
         self._ended = False
         hello = Hello(
             revision=REVISION,
@@ -180,15 +166,16 @@ class Connection:
         hello = self.peer_hello
         if hello is None or not self.accepts_requests:
             raise PeerRefusedError("the pipe accepts no new requests")
-        if self._mine >= hello.max_exchanges:
-            raise TooManyExchangesError(f"{self._mine} exchanges are in flight on the pipe, the peer permits no more")
-        exchange = self._new_exchange(self._next_id, mine=True)
+        exchanges = self._exchanges
+        if exchanges.mine >= hello.max_exchanges:
+            raise TooManyExchangesError(
+                f"{exchanges.mine} exchanges are in flight on the pipe, the peer permits no more"
+            )
+        exchange = self._new_exchange(exchanges.next_id, mine=True)
         if request.more and request.awaits_credit:
             exchange.hold_back()
         self._send_head(exchange, "request", request, HeadersTooLargeError)
-        self._next_id += 2
-        self._mine += 1
-        self._exchanges[exchange.id] = exchange
+        exchanges.add_mine(exchange)
         return exchange.id
 
     def respond(self, exchange_id: int, response: Response) -> None:
@@ -234,14 +221,14 @@ class Connection:
             return
         if exchange.mine and exchange.head_unsent:
             self._outbox.abandon(exchange)
-            self._remove(exchange)
+            self._exchanges.remove(exchange)
             return
         exchange.wanted = False
         if exchange.mine or exchange.local_open:
             self._outbox.abandon(exchange)
             self._control(exchange_id, "cancel", Cancel(message=shorten(message)))
         if not exchange.remote_open:
-            self._remove(exchange)
+            self._exchanges.remove(exchange)
 
     def goaway(self, reason: Goaway.Reason.ValueType, message: str) -> None:
         """Accept no new exchange from now on; it is said once, with the first reason.
@@ -249,9 +236,10 @@ class Connection:
         After any reason but SHUTDOWN this side ends the call at once: nothing follows the Goaway, and nothing more is
         heard. A request that has not left then never leaves.
         """
-        if self._goaway_last_id is None:
-            self._goaway_last_id = self._last_peer_id
-            goaway = Goaway(reason=reason, message=shorten(message), last_exchange_id=self._last_peer_id)
+        exchanges = self._exchanges
+        if exchanges.refused_above is None:
+            exchanges.refused_above = exchanges.last_of_peer
+            goaway = Goaway(reason=reason, message=shorten(message), last_exchange_id=exchanges.last_of_peer)
             self._control(0, "goaway", goaway)
         if reason != Goaway.SHUTDOWN:
             self._ended = True
@@ -305,7 +293,9 @@ class Connection:
         self._heartbeat.heard(now)
         envelope: Envelope | None = None
         try:
-            for envelope in self._parse(data).envelopes:
+            # Before the peer's Hello it may not have had this side's.
+            most = self.limits.max_frame_bytes
+            for envelope in decode(data, most if self.peer_hello is not None else max(most, FIRST_FRAME_BYTES)):
                 self._take(envelope, events, now)
             if self._outbox.control_depth > MAX_CONTROL_DEPTH:
                 raise ProtocolError("the peer does not read what it asks for")
@@ -314,21 +304,6 @@ class Connection:
             self.goaway(Goaway.PROTOCOL_ERROR, f"{where}{error}")
             events.append(Broken(ProtocolError(f"{where}{error}")))
         return events
-
-    def _parse(self, data: bytes) -> Frame:
-        most = self.limits.max_frame_bytes
-        if self.peer_hello is None:
-            # The peer may not have had this side's Hello yet.
-            most = max(most, FIRST_FRAME_BYTES)
-        if len(data) > most:
-            raise ProtocolError(f"a frame of {len(data)} bytes, {most} are accepted")
-        try:
-            frame = Frame.FromString(data)
-        except DecodeError as error:
-            raise ProtocolError(f"a frame of {len(data)} bytes does not parse") from error
-        if len(frame.envelopes) > MAX_ENVELOPES:
-            raise ProtocolError(f"a frame of {len(frame.envelopes)} envelopes, {MAX_ENVELOPES} are accepted")
-        return frame
 
     def _take(self, envelope: Envelope, events: list[Event], now: float) -> None:
         kind = envelope.WhichOneof("kind")
@@ -351,7 +326,7 @@ class Connection:
         # Of each process its own: Hellos that differ in nothing else are shared.
         self.peer_remembers = hello.remembers
         hello.ClearField("remembers")
-        self.peer_hello = hello = _shared_hello(hello.SerializeToString())
+        self.peer_hello = hello = shared_hello(hello.SerializeToString())
         limits = self.limits
         self._flow = FlowControl(
             send_initial=hello.initial_window,
@@ -363,25 +338,22 @@ class Connection:
         events.append(PeerReady(hello))
 
     def _take_request(self, exchange_id: int, request: Request, events: list[Event]) -> None:
-        if exchange_id % 2 == self._parity or exchange_id == 0:
-            raise ProtocolError("an id that the peer may not choose")
-        if exchange_id <= self._last_peer_id:
-            raise ProtocolError(f"an id that is not above {self._last_peer_id}")
-        if self._goaway_last_id is not None:
+        exchanges = self._exchanges
+        exchanges.check_new(exchange_id)
+        if exchanges.refused_above is not None:
             return
-        if len(self._exchanges) - self._mine >= self.limits.max_exchanges:
+        if exchanges.theirs >= self.limits.max_exchanges:
             raise ProtocolError(f"more than {self.limits.max_exchanges} exchanges")
         exchange = self._new_exchange(exchange_id, mine=False)
         if request.more and request.awaits_credit:
             exchange.receive_window.withhold()
         self._account_for_body(exchange, request)
         exchange.remote_open = request.more
-        self._last_peer_id = exchange_id
-        self._exchanges[exchange_id] = exchange
+        exchanges.add_theirs(exchange)
         events.append(RequestReceived(exchange_id, request))
 
     def _take_response(self, exchange_id: int, response: Response, events: list[Event]) -> None:
-        exchange = self._existing(exchange_id)
+        exchange = self._exchanges.find(exchange_id)
         if exchange is None:
             return
         if exchange.remote_begun:
@@ -404,7 +376,7 @@ class Connection:
             exchange.receive_window.receive(size)
 
     def _take_chunk(self, exchange_id: int, chunk: Chunk, events: list[Event]) -> None:
-        exchange = self._existing(exchange_id)
+        exchange = self._exchanges.find(exchange_id)
         if exchange is None:
             return
         if not exchange.remote_begun or not exchange.remote_open:
@@ -418,7 +390,7 @@ class Connection:
             self._remote_half_ended(exchange)
 
     def _take_credit(self, exchange_id: int, credit: Credit, _events: list[Event]) -> None:
-        exchange = self._existing(exchange_id, over_is_fine=True)
+        exchange = self._exchanges.find(exchange_id, over_is_fine=True)
         if exchange is not None and exchange.local_open:
             exchange.send_window.grant(credit.bytes)
             self._outbox.schedule(exchange)
@@ -427,7 +399,7 @@ class Connection:
                 self._outbox.want(exchange)
 
     def _take_cancel(self, exchange_id: int, cancel: Cancel, events: list[Event]) -> None:
-        exchange = self._existing(exchange_id, over_is_fine=True)
+        exchange = self._exchanges.find(exchange_id, over_is_fine=True)
         if exchange is None:
             return
         if exchange.delivers:
@@ -435,7 +407,7 @@ class Connection:
         if exchange.local_open:
             self._outbox.abandon(exchange)
             self._control(exchange_id, "cancel", Cancel(message="cancelled by the peer"))
-        self._remove(exchange)
+        self._exchanges.remove(exchange)
 
     def _take_ping(self, ping: Ping, _events: list[Event], now: float) -> None:
         self._control(0, "pong", Pong(id=ping.id))
@@ -454,14 +426,13 @@ class Connection:
         if self._peer_leaving:
             raise ProtocolError("a second one")
         self._peer_leaving = True
-        last = goaway.last_exchange_id
-        for exchange in [e for e in self._exchanges.values() if e.mine and (e.head_unsent or e.id > last)]:
+        for exchange in self._exchanges.refused_by_peer(goaway.last_exchange_id):
             if exchange.remote_begun:
                 raise ProtocolError(f"exchange {exchange.id} was answered and cannot be refused")
             if exchange.wanted:
                 events.append(Refused(exchange.id, goaway.message))
             self._outbox.abandon(exchange)
-            self._remove(exchange)
+            self._exchanges.remove(exchange)
         events.append(PeerLeaving(goaway.reason, goaway.message, at_once=goaway.reason != Goaway.SHUTDOWN))
 
     _TAKE_FROM_EXCHANGE: ClassVar[dict[str, Callable[["Connection", int, Any, list[Event]], None]]] = {
@@ -485,21 +456,6 @@ class Connection:
             raise AssertionError("no exchange before the handshake")
         return Exchange(exchange_id, mine=mine, flow=self._flow)
 
-    def _existing(self, exchange_id: int, *, over_is_fine: bool = False) -> Exchange | None:
-        """Find the exchange of an envelope; None where the envelope is to be ignored."""
-        exchange = self._exchanges.get(exchange_id)
-        if exchange is not None and not (exchange.mine and exchange.head_unsent):
-            return exchange
-        if exchange_id % 2 == self._parity:
-            opened = exchange is None and 0 < exchange_id < self._next_id
-        elif self._goaway_last_id is not None and exchange_id > self._goaway_last_id:
-            return None
-        else:
-            opened = 0 < exchange_id <= self._last_peer_id
-        if opened and over_is_fine:
-            return None
-        raise ProtocolError("the exchange is over" if opened else "the exchange was never opened")
-
     def _send_head(
         self, exchange: Exchange, kind: str, message: Request | Response, too_large: type[EventError]
     ) -> None:
@@ -522,7 +478,7 @@ class Connection:
 
     def _half_sent(self, exchange: Exchange) -> None:
         if not exchange.remote_open:
-            self._remove(exchange)
+            self._exchanges.remove(exchange)
 
     def _remote_half_ended(self, exchange: Exchange) -> None:
         exchange.remote_open = False
@@ -530,13 +486,7 @@ class Connection:
             self._outbox.abandon(exchange)
             self._control(exchange.id, "cancel", Cancel(message="answered"))
         if not exchange.local_open:
-            self._remove(exchange)
-
-    def _remove(self, exchange: Exchange) -> None:
-        del self._exchanges[exchange.id]
-        exchange.close()
-        if exchange.mine:
-            self._mine -= 1
+            self._exchanges.remove(exchange)
 
     def _control(self, exchange_id: int, kind: str, message: Message) -> None:
         self._outbox.put_control(encode(exchange_id, kind, message))

@@ -656,8 +656,8 @@ async def test_a_peer_that_does_not_read_ends_a_pipe_at_once_and_its_call_when_i
         await near.carrier.write(Frame(envelopes=[Envelope(hello=hello), head]).SerializeToString())
         await pipe.wait_ready()
         left = 0
-        while not left or left != pipe._core._exchanges[1].buffered:  # until nothing more is taken
-            left = pipe._core._exchanges[1].buffered
+        while not left or left != pipe._core._exchanges._by_id[1].buffered:  # until nothing more is taken
+            left = pipe._core._exchanges._by_id[1].buffered
             await asyncio.sleep(SOON)
         pipe.close(Goaway.TAKEOVER, "client-1 connected again")
         assert pipe.ended.done()

@@ -405,7 +405,7 @@ def test_what_is_too_long_to_travel_inline_is_moved_into_chunks() -> None:
     body = bytes(range(256)) * 100
     side = Side()
     side.core.open(Request(verb="put", body=body))
-    assert side.core._exchanges[1].buffered == len(body) - INLINE_BYTES
+    assert side.core._exchanges._by_id[1].buffered == len(body) - INLINE_BYTES
     assert side.sent() == [
         (1, Request(verb="put", body=body[:INLINE_BYTES], more=True)),
         (1, Chunk(data=body[INLINE_BYTES:])),
@@ -536,7 +536,7 @@ def test_a_sender_stops_where_its_credit_ends_and_continues_where_it_grows() -> 
     side = Side(greeting=hello(initial_window=20_000))
     side.core.open(Request(body=bytes(30_000)))
     assert sum(len(m.body) if isinstance(m, Request) else len(m.data) for _, m in _bodies(side)) == 20_000
-    assert side.core._exchanges[1].buffered == 10_000
+    assert side.core._exchanges._by_id[1].buffered == 10_000
     assert side.take(1, Credit(bytes=9_999)) == []
     assert side.sent() == [(1, Chunk(data=bytes(9_999), more=True))]
     side.take(1, Credit(bytes=1))
@@ -601,8 +601,8 @@ def test_a_slow_reader_stalls_no_other_exchange() -> None:
     for _ in range(10):
         side.take(flowing, Credit(bytes=16384))
     assert {exchange_id for exchange_id, _ in side.sent()} == {flowing}
-    assert side.core._exchanges[flowing].buffered == 0
-    assert side.core._exchanges[stalled].buffered == 100_000 - 16384
+    assert side.core._exchanges._by_id[flowing].buffered == 0
+    assert side.core._exchanges._by_id[stalled].buffered == 100_000 - 16384
 
 
 def test_credit_of_nothing_or_beyond_the_largest_window_breaks_the_protocol() -> None:

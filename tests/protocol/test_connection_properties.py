@@ -230,7 +230,7 @@ class TwoSides(RuleBasedStateMachine):
                 assert sender.send_window.available >= 0
                 body, credit = flights[side][0][record.id], flights[1 - side][1][record.id]
                 if receiver is None:
-                    last = self.sides[1 - side]._goaway_last_id
+                    last = self.sides[1 - side]._exchanges.refused_above
                     if not record.over[1 - side] and (last is None or record.id <= last):
                         assert sender.send_window.available + body == self.sides[1 - side].limits.initial_window
                 elif receiver.delivers:
@@ -249,10 +249,10 @@ class TwoSides(RuleBasedStateMachine):
     @invariant()
     def what_waits_belongs_to_exchanges_in_the_table(self) -> None:
         for side, core in enumerate(self.sides):
-            assert core._outbox._heads.keys() <= core._exchanges.keys()
-            assert core._mine == len(self.table(side, mine=True))
+            assert core._outbox._heads.keys() <= core._exchanges._by_id.keys()
+            assert core._exchanges.mine == len(self.table(side, mine=True))
             if core.peer_hello is not None:
-                assert core._mine <= core.peer_hello.max_exchanges
+                assert core._exchanges.mine <= core.peer_hello.max_exchanges
             assert len(self.table(side, mine=False)) <= core.limits.max_exchanges
 
     def teardown(self) -> None:
@@ -265,10 +265,10 @@ class TwoSides(RuleBasedStateMachine):
                 self.send(stalled, side, 300_000, more=True)
         self.finish(stalled)
         for core in self.sides:
-            assert core._exchanges.keys() <= ({stalled.id} if stalled else set())
+            assert core._exchanges._by_id.keys() <= ({stalled.id} if stalled else set())
         self.finish(None)
         for core in self.sides:
-            assert core.in_flight == core._mine == 0
+            assert core.in_flight == core._exchanges.mine == 0
             assert core._growth.available == core.limits.window_budget
             assert core.next_frame() is None
         for record in self.records.values():
@@ -526,10 +526,10 @@ class Witness:
         core = self.side.core
         table = core._exchanges.values()
         assert all(e.send_window.available >= 0 and e.receive_window.available >= 0 for e in table)
-        assert core._mine == sum(e.mine for e in table)
-        assert len(table) - core._mine <= core.limits.max_exchanges
+        assert core._exchanges.mine == sum(e.mine for e in table)
+        assert len(table) - core._exchanges.mine <= core.limits.max_exchanges
         assert core._growth.available >= 0
-        assert core._outbox._heads.keys() <= core._exchanges.keys()
+        assert core._outbox._heads.keys() <= core._exchanges._by_id.keys()
 
 
 HOSTILE = settings(max_examples=max(1000, EXAMPLES))
