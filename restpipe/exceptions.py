@@ -10,6 +10,7 @@
         ├── NotSentError             it never left this node: safe to repeat
         │   ├── PeerAbsentError          the peer is not connected
         │   ├── PeerRefusedError         the peer refused it unprocessed
+        │   ├── PeerTooOldError          the peer's software cannot do it
         │   ├── ServiceUnreachedError    the HTTP service behind the peer was not reached
         │   ├── TooManyExchangesError    a limit on exchanges in flight is reached
         │   ├── PeerUnknownError         the name leads to no client
@@ -146,6 +147,14 @@ class PeerRefusedError(NotSentError):
     """The peer is draining, or refused the exchange before anything of it was done."""
 
     title = "Peer refused the request unprocessed"
+
+
+class PeerTooOldError(NotSentError):
+    """The software of the server, or of the other client, is too old to pass requests from one client to another."""
+
+    status = 501
+    title = "Peer too old"
+    retryable = False
 
 
 class ServiceUnreachedError(NotSentError):

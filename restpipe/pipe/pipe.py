@@ -72,6 +72,8 @@ class Pipe:
         forwards: this node passes every request on to an HTTP service.
         succeeds: this node has another pipe to the peer, which this one succeeds without loss.
         remembers: name of this node's memory of answers, "" for none.
+        relays: name of what this node remembers of the requests that it passes on, "" where it passes none on.
+        knows_callers: this node knows who is the caller of a request that is passed on to it: `serve` looks.
 
     Attributes:
         peer: the node at the other end.
@@ -83,6 +85,8 @@ class Pipe:
         at_most_once: verb and noun of the peer's events that must not be repeated unasked.
         forwards: the peer passes every request on to an HTTP service: what it wants is `Request.target`.
         remembers: name of the peer's memory of answers, "" where it has none.
+        relays: name of what the peer remembers of the requests that it passes on, "" where it passes none on.
+        knows_callers: the peer knows who is the caller of a request that is passed on to it.
     """
 
     def __init__(
@@ -97,6 +101,8 @@ class Pipe:
         forwards: bool = False,
         succeeds: bool = False,
         remembers: str = "",
+        relays: str = "",
+        knows_callers: bool = False,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._carrier = carrier
@@ -112,6 +118,8 @@ class Pipe:
             forwards=forwards,
             succeeds=succeeds,
             remembers=remembers,
+            relays=relays,
+            knows_callers=knows_callers,
         )
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
@@ -128,6 +136,8 @@ class Pipe:
         self.at_most_once: frozenset[tuple[str, str]] = frozenset()
         self.forwards = False
         self.remembers = ""
+        self.relays = ""
+        self.knows_callers = False
         self._tick_timer = loop.call_at(self._core.tick_due, self._tick)
 
     # Life
@@ -344,6 +354,8 @@ class Pipe:
         self.at_most_once = frozenset((e.verb, e.noun) for e in event.hello.manifest if e.at_most_once)
         self.forwards = event.hello.forwards
         self.remembers = self._core.peer_remembers
+        self.relays = event.hello.relays
+        self.knows_callers = event.hello.knows_callers
         self.ready.set_result(event.hello)
 
     def _take_request(self, event: events.RequestReceived) -> None:

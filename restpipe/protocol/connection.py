@@ -75,6 +75,8 @@ class Connection:
         forwards: this side passes every request on to an HTTP service.
         succeeds: this side has another pipe to the peer, which this one succeeds.
         remembers: name of this side's memory of answers, "" for none.
+        relays: name of what this side remembers of the requests that it passes on, "" where it passes none on.
+        knows_callers: this side knows who is the caller of a request that is passed on to it.
     """
 
     def __init__(
@@ -88,6 +90,8 @@ class Connection:
         forwards: bool = False,
         succeeds: bool = False,
         remembers: str = "",
+        relays: str = "",
+        knows_callers: bool = False,
     ) -> None:
         self.limits = limits
         self.peer_hello: Hello | None = None
@@ -112,6 +116,8 @@ class Connection:
             forwards=forwards,
             succeeds=succeeds,
             remembers=remembers,
+            relays=relays,
+            knows_callers=knows_callers,
         )
         self._control(0, "hello", hello)
 

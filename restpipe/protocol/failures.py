@@ -2,20 +2,30 @@
 
 from restpipe.exceptions import (
     AnswerNotKeptError,
+    BadAnswerError,
     BadArgumentsError,
     BadBodyError,
+    BadRequestError,
     BadResultError,
     BodyTooLargeError,
     DeadlineError,
     EventError,
+    Executed,
     ForbiddenError,
     HandlerError,
+    HeadersTooLargeError,
     InternalError,
     KeyReusedError,
     NoHandlerError,
+    PeerAbsentError,
+    PeerAmbiguousError,
     PeerRefusedError,
+    PeerTooOldError,
+    PeerUnknownError,
+    PipeLostError,
     ServiceUnansweredError,
     ServiceUnreachedError,
+    TooManyExchangesError,
     WrongVerbError,
 )
 from restpipe_pb.v1.pipe_pb2 import Failure
@@ -36,11 +46,26 @@ _KINDS: dict[type[EventError], Failure.Kind.ValueType] = {
     ServiceUnansweredError: Failure.UNANSWERED,
     KeyReusedError: Failure.KEY_REUSED,
     AnswerNotKeptError: Failure.ANSWER_NOT_KEPT,
+    PeerUnknownError: Failure.UNKNOWN_NODE,
+    PeerAmbiguousError: Failure.AMBIGUOUS_NODE,
+    PeerAbsentError: Failure.ABSENT,
+    PeerTooOldError: Failure.TOO_OLD,
+    TooManyExchangesError: Failure.CROWDED,
+    BadRequestError: Failure.MALFORMED,
+    HeadersTooLargeError: Failure.HEAD_TOO_LARGE,
+    PipeLostError: Failure.LOST,
+    BadAnswerError: Failure.BAD_ANSWER,
+}
+_EXECUTED: dict[Executed, Failure.Executed.ValueType] = {
+    "no": Failure.NO,
+    "yes": Failure.YES,
+    "unknown": Failure.UNKNOWN,
 }
 # Bytes. A failure travels in one envelope, which fits the smallest frame that a peer may be limited to.
 _MAX_MESSAGE = 8 * 1024
 _MAX_TRACEBACK = 32 * 1024
 _CLASSES = {kind: error for error, kind in _KINDS.items()}
+_OUTCOMES = {told: executed for executed, told in _EXECUTED.items()}
 
 
 def to_failure(error: EventError) -> Failure:
@@ -52,6 +77,7 @@ def to_failure(error: EventError) -> Failure:
         # The end of a traceback tells more than its beginning.
         traceback=_encoded(error.traceback)[-_MAX_TRACEBACK:].decode(errors="ignore"),
         allow=error.allow if isinstance(error, WrongVerbError) else (),
+        executed=_EXECUTED[error.executed],
     )
 
 
@@ -63,8 +89,12 @@ def _encoded(text: str) -> bytes:
 def from_failure(failure: Failure) -> EventError:
     """Turn what the peer tells into the error that this node raises."""
     kind = _CLASSES.get(failure.kind, InternalError)
+    error: EventError
     if kind is WrongVerbError:
-        return WrongVerbError(failure.message, allow=tuple(failure.allow))
-    if kind is DeadlineError:
-        return DeadlineError(failure.message)
-    return kind(failure.message, exception_class=failure.exception_class, traceback=failure.traceback)
+        error = WrongVerbError(failure.message, allow=tuple(failure.allow))
+    elif kind is DeadlineError:
+        error = DeadlineError(failure.message)
+    else:
+        error = kind(failure.message, exception_class=failure.exception_class, traceback=failure.traceback)
+    error.executed = _OUTCOMES.get(failure.executed, error.executed)
+    return error

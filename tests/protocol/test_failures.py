@@ -4,18 +4,28 @@ import pytest
 
 from restpipe.exceptions import (
     AnswerNotKeptError,
+    BadAnswerError,
     BadArgumentsError,
     BadBodyError,
+    BadRequestError,
     BadResultError,
     BodyTooLargeError,
+    BodyTooSlowError,
     DeadlineError,
     EventError,
+    Executed,
     ForbiddenError,
     HandlerError,
+    HeadersTooLargeError,
     InternalError,
     KeyReusedError,
     NoHandlerError,
+    PeerAbsentError,
+    PeerAmbiguousError,
     PeerRefusedError,
+    PeerTooOldError,
+    PeerUnknownError,
+    PipeLostError,
     TooManyExchangesError,
     WrongVerbError,
 )
@@ -38,6 +48,15 @@ from restpipe_pb.v1.pipe_pb2 import Failure
         BadResultError,
         KeyReusedError,
         AnswerNotKeptError,
+        PeerUnknownError,
+        PeerAmbiguousError,
+        PeerAbsentError,
+        PeerTooOldError,
+        TooManyExchangesError,
+        BadRequestError,
+        HeadersTooLargeError,
+        PipeLostError,
+        BadAnswerError,
     ],
 )
 def test_an_error_crosses_the_pipe_as_what_it_is(kind: type[EventError]) -> None:
@@ -52,14 +71,25 @@ def test_a_wrong_verb_names_the_right_ones_at_the_other_node() -> None:
     assert (str(error), error.allow) == ("not under put", ("get", "head"))
 
 
-def test_a_deadline_that_passed_at_the_other_node_leaves_the_outcome_unknown() -> None:
-    error = from_failure(to_failure(DeadlineError("too late", executed="no")))
-    assert isinstance(error, DeadlineError)
-    assert (str(error), error.executed) == ("too late", "unknown")
+@pytest.mark.parametrize("kind", [DeadlineError, NoHandlerError, WrongVerbError])
+@pytest.mark.parametrize("executed", ["no", "yes", "unknown"])
+def test_whether_it_was_executed_crosses_the_pipe_whatever_the_kind_says(
+    kind: type[EventError], executed: Executed
+) -> None:
+    told = WrongVerbError("told", allow=()) if kind is WrongVerbError else kind("told")
+    told.executed = executed
+    error = from_failure(to_failure(told))
+    assert (type(error), error.executed) == (kind, executed)
+
+
+def test_of_a_peer_that_does_not_say_whether_it_was_executed_the_kind_tells() -> None:
+    assert from_failure(Failure(kind=Failure.DEADLINE)).executed == "unknown"
+    assert from_failure(Failure(kind=Failure.RAISED)).executed == "yes"
+    assert from_failure(Failure(kind=Failure.NOT_FOUND, executed=99)).executed == "no"  # type: ignore[arg-type]
 
 
 def test_an_error_that_has_no_kind_of_its_own_is_a_fault_of_the_node() -> None:
-    assert to_failure(TooManyExchangesError("full")).kind == Failure.INTERNAL
+    assert to_failure(BodyTooSlowError("slow")).kind == Failure.INTERNAL
 
 
 def test_a_failure_of_unknown_kind_is_a_fault_of_the_peer() -> None:

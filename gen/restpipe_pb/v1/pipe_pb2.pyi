@@ -66,6 +66,14 @@ round trip, it SHOULD do so where a whole window is consumed in little more than
 send at any time; it SHOULD NOT where that takes longer, for then it is the reader or the path that limits the sender, and
 a larger window would only wait in front of everything else. It bounds what the windows of a pipe have together.
 
+# Relaying
+
+The accepting side may pass requests of one dialling side on to another, where its own policy permits that: nothing else
+joins two dialling nodes. It is the caller in the one exchange and the handler in the other, and passes on both bodies,
+and credit, as they move: each window is granted as its bytes leave by the other pipe. When one of the exchanges ends
+early, it ends the other. The name of the first caller is in Request.caller, which the accepting side takes from that
+caller's certificate, and never from anything that the caller sent.
+
 # Liveness
 
 Each side sends Ping when its heartbeat interval passed since its last one, or earlier; the other answers Pong with the
@@ -194,6 +202,8 @@ class Hello(_message.Message):
     FORWARDS_FIELD_NUMBER: _builtins.int
     SUCCEEDS_FIELD_NUMBER: _builtins.int
     REMEMBERS_FIELD_NUMBER: _builtins.int
+    RELAYS_FIELD_NUMBER: _builtins.int
+    KNOWS_CALLERS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of these rules that the sender speaks: 1."""
     software: _builtins.str
@@ -216,6 +226,14 @@ class Hello(_message.Message):
     """Set where the sender remembers the answers to requests that have an `idempotency_key`. It is the name of that memory,
     and differs in two Hellos where what one of them remembers, the other one does not: each process has its own, at random.
     """
+    relays: _builtins.str
+    """From the accepting side: it passes on requests that have `to`, where its policy permits. It is the name of what it
+    remembers of those that have an `idempotency_key`, and differs as `remembers` does.
+    """
+    knows_callers: _builtins.bool
+    """From the dialling side: it knows Request.caller. To one that does not, the accepting side MUST NOT pass on any request:
+    it would take it for the accepting side's own.
+    """
     @_builtins.property
     def manifest(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The events the sender serves."""
@@ -232,10 +250,12 @@ class Hello(_message.Message):
         forwards: _builtins.bool = ...,
         succeeds: _builtins.bool = ...,
         remembers: _builtins.str = ...,
+        relays: _builtins.str = ...,
+        knows_callers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "initial_window", b"initial_window", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "remembers", b"remembers", "revision", b"revision", "software", b"software", "succeeds", b"succeeds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "initial_window", b"initial_window", "knows_callers", b"knows_callers", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "relays", b"relays", "remembers", b"remembers", "revision", b"revision", "software", b"software", "succeeds", b"succeeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -390,6 +410,10 @@ class Request(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     AWAITS_CREDIT_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
     verb: _builtins.str
     """Lower case, as in Event. To a peer that `forwards`: any method of HTTP in lower case, TRACE apart, and CONNECT but for
     what `protocol` says.
@@ -436,6 +460,19 @@ class Request(_message.Message):
     streamed or is too large, and MUST NOT forget the key before the time of the first has passed, unless nothing was executed.
     So a sender may send such a request again within its time, to a peer of the same `remembers`.
     """
+    to: _builtins.str
+    """From the dialling side, to a peer whose Hello has `relays`: name, or address, of the node that the request is for. It
+    may have `target` or else `noun`, `arguments` and `query`, whatever that node wants: the receiver makes the one of the
+    other. It may have `protocol`, and `idempotency_key` whether or not that node remembers. The receiver answers
+    Failure(FORBIDDEN) where its policy does not permit it, and as the kinds of Failure have it where it cannot be passed on.
+    """
+    wait_ms: _builtins.int
+    """With `to`: milliseconds to wait for that node where it is not connected."""
+    repeated: _builtins.bool
+    """With `to`: the request was sent before, and the pipe was lost before the response. The receiver answers Failure(LOST)
+    unless it may be repeated to that node; with a key, unless what it was passed on to before, if to any, is what
+    remembers it still. Until the request's time has passed, the receiver MUST NOT forget where it passed a key on to.
+    """
     @_builtins.property
     def arguments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Positional arguments, percent-decoded."""
@@ -447,6 +484,13 @@ class Request(_message.Message):
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
         """Neither hop-by-hop headers (RFC 9110 section 7.6.1) nor Content-Length and Content-Type."""
+
+    @_builtins.property
+    def caller(self) -> Global___Caller:
+        """From the accepting side alone, to a peer whose Hello has `knows_callers`: this request is passed on, and the caller is
+        the node named here, wherever who calls matters. The receiver trusts its server in this. On the accepting side it MUST
+        be ignored. The receiver answers Failure(FORBIDDEN) where the name is the one by which it knows the accepting side.
+        """
 
     def __init__(
         self,
@@ -465,16 +509,46 @@ class Request(_message.Message):
         protocol: _builtins.str = ...,
         awaits_credit: _builtins.bool = ...,
         idempotency_key: _builtins.str = ...,
+        to: _builtins.str = ...,
+        caller: Global___Caller | None = ...,
+        wait_ms: _builtins.int = ...,
+        repeated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "body_length", b"body_length"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "body_length", b"body_length", "caller", b"caller"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "arguments", b"arguments", "awaits_credit", b"awaits_credit", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "headers", b"headers", "idempotency_key", b"idempotency_key", "more", b"more", "noun", b"noun", "protocol", b"protocol", "query", b"query", "target", b"target", "timeout_ms", b"timeout_ms", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "arguments", b"arguments", "awaits_credit", b"awaits_credit", "body", b"body", "body_length", b"body_length", "caller", b"caller", "content_type", b"content_type", "headers", b"headers", "idempotency_key", b"idempotency_key", "more", b"more", "noun", b"noun", "protocol", b"protocol", "query", b"query", "repeated", b"repeated", "target", b"target", "timeout_ms", b"timeout_ms", "to", b"to", "verb", b"verb", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__body_length: _TypeAlias = _typing.Literal["body_length"]  # noqa: Y015
     _WhichOneofArgType__body_length: _TypeAlias = _typing.Literal["_body_length", b"_body_length"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__body_length) -> _WhichOneofReturnType__body_length | None: ...
 
 Global___Request: _TypeAlias = Request  # noqa: Y015
+
+@_typing.final
+class Caller(_message.Message):
+    """The node that a request comes from, where another one passes it on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """From its certificate."""
+    address: _builtins.str
+    """Its IP address, as the accepting side sees it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Caller: _TypeAlias = Caller  # noqa: Y015
 
 @_typing.final
 class Response(_message.Message):
@@ -490,6 +564,7 @@ class Response(_message.Message):
     MORE_FIELD_NUMBER: _builtins.int
     BODY_LENGTH_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     """HTTP status, 200 to 599. Unset where `failure` is set."""
     return_code: _builtins.int
@@ -499,6 +574,8 @@ class Response(_message.Message):
     more: _builtins.bool
     body_length: _builtins.int
     """As in Request. For HEAD: the length a GET would have; no body is sent."""
+    attempts: _builtins.int
+    """Where the request had `to`: how often it was passed on, where that is more than once."""
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
         """As in Request."""
@@ -518,10 +595,11 @@ class Response(_message.Message):
         more: _builtins.bool = ...,
         body_length: _builtins.int | None = ...,
         failure: Global___Failure | None = ...,
+        attempts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "body_length", b"body_length", "failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "failure", b"failure", "headers", b"headers", "more", b"more", "return_code", b"return_code", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "attempts", b"attempts", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "failure", b"failure", "headers", b"headers", "more", b"more", "return_code", b"return_code", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__body_length: _TypeAlias = _typing.Literal["body_length"]  # noqa: Y015
     _WhichOneofArgType__body_length: _TypeAlias = _typing.Literal["_body_length", b"_body_length"]  # noqa: Y015
@@ -569,6 +647,24 @@ class Failure(_message.Message):
         """The idempotency key was used for another request."""
         ANSWER_NOT_KEPT: Failure._Kind.ValueType  # 14
         """The request was executed before, and its answer was not kept."""
+        UNKNOWN_NODE: Failure._Kind.ValueType  # 15
+        """Of a Request that has `to`. It names no node."""
+        AMBIGUOUS_NODE: Failure._Kind.ValueType  # 16
+        """It is the address of several nodes, which `message` names."""
+        ABSENT: Failure._Kind.ValueType  # 17
+        """That node is not connected, and did not connect in time."""
+        TOO_OLD: Failure._Kind.ValueType  # 18
+        """That node's software is too old to be told of callers."""
+        CROWDED: Failure._Kind.ValueType  # 19
+        """Too many exchanges are open on the pipe to that node."""
+        MALFORMED: Failure._Kind.ValueType  # 20
+        """What is asked cannot be read."""
+        HEAD_TOO_LARGE: Failure._Kind.ValueType  # 21
+        """The head is too large for the pipe to that node."""
+        LOST: Failure._Kind.ValueType  # 22
+        """The pipe to that node was lost after the request was sent: the outcome is unknown."""
+        BAD_ANSWER: Failure._Kind.ValueType  # 23
+        """That node's answer cannot be used."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     INTERNAL: Failure.Kind.ValueType  # 0
@@ -601,17 +697,57 @@ class Failure(_message.Message):
     """The idempotency key was used for another request."""
     ANSWER_NOT_KEPT: Failure.Kind.ValueType  # 14
     """The request was executed before, and its answer was not kept."""
+    UNKNOWN_NODE: Failure.Kind.ValueType  # 15
+    """Of a Request that has `to`. It names no node."""
+    AMBIGUOUS_NODE: Failure.Kind.ValueType  # 16
+    """It is the address of several nodes, which `message` names."""
+    ABSENT: Failure.Kind.ValueType  # 17
+    """That node is not connected, and did not connect in time."""
+    TOO_OLD: Failure.Kind.ValueType  # 18
+    """That node's software is too old to be told of callers."""
+    CROWDED: Failure.Kind.ValueType  # 19
+    """Too many exchanges are open on the pipe to that node."""
+    MALFORMED: Failure.Kind.ValueType  # 20
+    """What is asked cannot be read."""
+    HEAD_TOO_LARGE: Failure.Kind.ValueType  # 21
+    """The head is too large for the pipe to that node."""
+    LOST: Failure.Kind.ValueType  # 22
+    """The pipe to that node was lost after the request was sent: the outcome is unknown."""
+    BAD_ANSWER: Failure.Kind.ValueType  # 23
+    """That node's answer cannot be used."""
+
+    class _Executed:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ExecutedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Failure._Executed.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        BY_KIND: Failure._Executed.ValueType  # 0
+        """As `kind` says."""
+        NO: Failure._Executed.ValueType  # 1
+        YES: Failure._Executed.ValueType  # 2
+        UNKNOWN: Failure._Executed.ValueType  # 3
+
+    class Executed(_Executed, metaclass=_ExecutedEnumTypeWrapper): ...
+    BY_KIND: Failure.Executed.ValueType  # 0
+    """As `kind` says."""
+    NO: Failure.Executed.ValueType  # 1
+    YES: Failure.Executed.ValueType  # 2
+    UNKNOWN: Failure.Executed.ValueType  # 3
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     EXCEPTION_CLASS_FIELD_NUMBER: _builtins.int
     TRACEBACK_FIELD_NUMBER: _builtins.int
     ALLOW_FIELD_NUMBER: _builtins.int
+    EXECUTED_FIELD_NUMBER: _builtins.int
     kind: Global___Failure.Kind.ValueType
     message: _builtins.str
     exception_class: _builtins.str
     """The exception's class, and its traceback where the sender discloses it."""
     traceback: _builtins.str
+    executed: Global___Failure.Executed.ValueType
+    """Whether the event was executed."""
     @_builtins.property
     def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -622,10 +758,11 @@ class Failure(_message.Message):
         exception_class: _builtins.str = ...,
         traceback: _builtins.str = ...,
         allow: _abc.Iterable[_builtins.str] | None = ...,
+        executed: Global___Failure.Executed.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "exception_class", b"exception_class", "kind", b"kind", "message", b"message", "traceback", b"traceback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "exception_class", b"exception_class", "executed", b"executed", "kind", b"kind", "message", b"message", "traceback", b"traceback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -759,6 +896,8 @@ class Goaway(_message.Message):
         """Nothing was received for the heartbeat timeout."""
         CERTIFICATE: Goaway._Reason.ValueType  # 5
         """The certificate of the receiver expired, or was revoked, while the pipe was up."""
+        FORBIDDEN: Goaway._Reason.ValueType  # 6
+        """The policy of the sender does not admit the receiver any more."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
     UNSPECIFIED: Goaway.Reason.ValueType  # 0
@@ -773,6 +912,8 @@ class Goaway(_message.Message):
     """Nothing was received for the heartbeat timeout."""
     CERTIFICATE: Goaway.Reason.ValueType  # 5
     """The certificate of the receiver expired, or was revoked, while the pipe was up."""
+    FORBIDDEN: Goaway.Reason.ValueType  # 6
+    """The policy of the sender does not admit the receiver any more."""
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
