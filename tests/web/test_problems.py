@@ -15,6 +15,7 @@ TABLE = [
     ("TooManyExchangesError", 503, 249, "no", True),
     ("PeerUnknownError", 404, 254, "no", False),
     ("PeerAmbiguousError", 409, 254, "no", False),
+    ("PeerTooOldError", 501, 245, "no", False),
     ("PipeLostError", 502, 246, "unknown", False),
     ("DeadlineError", 504, 247, "unknown", False),
     ("ServiceUnreachedError", 502, 245, "no", True),
