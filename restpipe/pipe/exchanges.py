@@ -188,6 +188,8 @@ class Incoming(LiveExchange):
         if self.responded:
             self._pipe.break_off(self.id, f"{error.exception_class}: {error}")
         else:
+            if error.executed == "no":
+                self._pipe.refused()
             self.respond(Response(failure=to_failure(error), return_code=error.return_code))
 
     async def send_body(self, pieces: AsyncIterable[bytes]) -> None:

@@ -21,7 +21,7 @@ from restpipe.pipe.sender import Sender
 from restpipe.protocol import events
 from restpipe.protocol.connection import Connection
 from restpipe.protocol.describe import describe_frame
-from restpipe.protocol.limits import Limits
+from restpipe.protocol.limits import REFUSAL_COST, Limits
 from restpipe.stats import Count, Stats, Timing
 from restpipe.transport.carrier import Carrier, CarrierLostError, Peer
 from restpipe.version import __version__
@@ -34,6 +34,10 @@ Serve = Callable[[Incoming], Awaitable[None]]
 
 # Seconds that the last frames of a pipe, its goaway above all, have to leave.
 FLUSH_TIMEOUT = 1.0
+# Seconds of rest that are not worth a timer: ordinary work earns less with each frame.
+TOLERATED = 0.001
+# Seconds between the frames that still arrive once a pipe has ended.
+CROSSING_COST = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +298,10 @@ class Pipe:
         self._core.respond(exchange_id, response)
         self._sender.wake()
 
+    def refused(self) -> None:
+        """Note that the peer asked for what there is not."""
+        self._core.bother(REFUSAL_COST)
+
     def break_off(self, exchange_id: int, message: str) -> None:
         """End an answer whose body cannot be completed; without effect on one that is complete."""
         if self._core.is_open(exchange_id):
@@ -338,12 +346,16 @@ class Pipe:
             if self._trace:
                 log.debug("%s > %s", self.peer.name, describe_frame(frame))
             if self.ended.done():
-                continue  # it crossed the end: only taken off the carrier, for the peer's last write must not wait
+                # It crossed the end: only taken off the carrier, for the peer's last write must not wait.
+                await asyncio.sleep(CROSSING_COST)
+                continue
             for event in core.receive(frame, loop.time()):
                 self._TAKE[type(event)](self, event)
                 if self.ended.done():
                     break
             self._sender.wake()
+            if (nuisance := core.take_nuisance()) > TOLERATED:
+                await asyncio.sleep(nuisance)
         goaway = self._peer_goaway
         if goaway is None:
             self._end(PipeEnd(Goaway.UNSPECIFIED, "the connection was lost", by_peer=False))

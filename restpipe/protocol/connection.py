@@ -28,12 +28,20 @@ from restpipe.protocol.events import (
 )
 from restpipe.protocol.exchange import Exchange
 from restpipe.protocol.exchange_table import ExchangeTable
+from restpipe.protocol.failures import to_failure
 from restpipe.protocol.heartbeat import Beat, Heartbeat
+from restpipe.protocol.holds import Holds
 from restpipe.protocol.limits import (
+    CANCEL_COST,
+    CREDIT_COST,
     FIRST_FRAME_BYTES,
     INLINE_BYTES,
     MAX_CONTROL_DEPTH,
+    MAX_HEADERS,
+    MAX_HEADS,
     MESSAGE_CHARACTERS,
+    PING_COST,
+    REFUSAL_COST,
     REVISION,
     Limits,
     check_hello,
@@ -106,6 +114,8 @@ class Connection:
         self._frame_limit = FIRST_FRAME_BYTES
         self._peer_leaving = False
         self._ended = False
+        self._nuisance = 0.0
+        self._holds = Holds()
         hello = Hello(
             revision=REVISION,
             software=software,
@@ -251,6 +261,17 @@ class Connection:
             self._ended = True
             self._outbox.close()
 
+    # What costs more than it is worth
+
+    def bother(self, seconds: float) -> None:
+        """Note that the peer had this side do something useless."""
+        self._nuisance += seconds
+
+    def take_nuisance(self) -> float:
+        """Return for how many seconds to leave the peer unread, so that it takes a fraction of this node's time."""
+        nuisance, self._nuisance = self._nuisance, 0.0
+        return nuisance
+
     # What leaves
 
     def next_frame(self) -> bytes | None:
@@ -301,6 +322,7 @@ class Connection:
         try:
             # Before the peer's Hello it may not have had this side's.
             most = self.limits.max_frame_bytes
+            self._holds.begin_frame(len(data))
             for envelope in decode(data, most if self.peer_hello is not None else max(most, FIRST_FRAME_BYTES)):
                 self._take(envelope, events, now)
             if self._outbox.control_depth > MAX_CONTROL_DEPTH:
@@ -356,7 +378,17 @@ class Connection:
         self._account_for_body(exchange, request)
         exchange.remote_open = request.more
         exchanges.add_theirs(exchange)
-        events.append(RequestReceived(exchange_id, request))
+        request, exchange.hold = self._holds.take(request)
+        if self._holds.full:
+            self._refuse(exchange)
+        else:
+            events.append(RequestReceived(exchange_id, request))
+
+    def _refuse(self, exchange: Exchange) -> None:
+        error = PeerRefusedError(f"the requests in flight have heads of more than {MAX_HEADS} bytes")
+        self.respond(exchange.id, Response(failure=to_failure(error), return_code=error.return_code))
+        exchange.let_go()
+        self.bother(REFUSAL_COST)
 
     def _take_response(self, exchange_id: int, response: Response, events: list[Event]) -> None:
         exchange = self._exchanges.find(exchange_id)
@@ -369,6 +401,8 @@ class Connection:
                 raise ProtocolError("a failure with a body")
         elif not 200 <= response.status <= 599:
             raise ProtocolError(f"status {response.status}")
+        if len(response.headers) > MAX_HEADERS:
+            raise ProtocolError(f"{len(response.headers)} headers, {MAX_HEADERS} are accepted")
         exchange.remote_begun = True
         self._account_for_body(exchange, response)
         if exchange.wanted:
@@ -397,6 +431,7 @@ class Connection:
 
     def _take_credit(self, exchange_id: int, credit: Credit, _events: list[Event]) -> None:
         exchange = self._exchanges.find(exchange_id, over_is_fine=True)
+        self._nuisance += CREDIT_COST
         if exchange is not None and exchange.local_open:
             exchange.send_window.grant(credit.bytes)
             self._outbox.schedule(exchange)
@@ -406,6 +441,7 @@ class Connection:
 
     def _take_cancel(self, exchange_id: int, cancel: Cancel, events: list[Event]) -> None:
         exchange = self._exchanges.find(exchange_id, over_is_fine=True)
+        self._nuisance += CANCEL_COST
         if exchange is None:
             return
         if exchange.delivers:
@@ -416,6 +452,7 @@ class Connection:
         self._exchanges.remove(exchange)
 
     def _take_ping(self, ping: Ping, _events: list[Event], now: float) -> None:
+        self._nuisance += PING_COST
         self._control(0, "pong", Pong(id=ping.id))
         if self._heartbeat.join(now):
             self._ping(now)
@@ -467,6 +504,8 @@ class Connection:
     ) -> None:
         if self.peer_hello is None:
             raise AssertionError("no head before the handshake")
+        if len(message.headers) > MAX_HEADERS and kind == "response":
+            raise too_large(f"a response of {len(message.headers)} headers, the peer accepts {MAX_HEADERS}")
         more = message.more
         rest = memoryview(message.body)[INLINE_BYTES:]
         if rest:

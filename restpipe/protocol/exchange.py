@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from restpipe.protocol.holds import Hold
 from restpipe.protocol.windows import FlowControl, ReceiveWindow, SendWindow
 
 # Bytes of a body that should wait to leave: a frame may take the most of it, where the peer permits as much.
@@ -26,6 +27,7 @@ class Exchange:
         buffered: bytes in `pieces`.
         awaits_credit: nothing of the local body is to leave before the first credit.
         finishing: nothing will be added to `pieces`.
+        hold: what the request keeps; None where this side opened it.
         scheduled: it stands in the outbox's round.
     """
 
@@ -37,6 +39,7 @@ class Exchange:
         "buffered",
         "finishing",
         "head_unsent",
+        "hold",
         "id",
         "local_begun",
         "local_open",
@@ -61,6 +64,7 @@ class Exchange:
         self.buffered = 0
         self.awaits_credit = False
         self.finishing = False
+        self.hold: Hold | None = None
         self.scheduled = False
         self._flow = flow
         self._send_window: SendWindow | None = None
@@ -88,9 +92,16 @@ class Exchange:
         self.send_window.available = 0
 
     def close(self) -> None:
-        """Give back what the exchange holds of the pipe's budget."""
+        """Give back what the exchange holds of the pipe's budgets."""
+        self.let_go()
         if self._receive_window is not None:
             self._receive_window.close()
+
+    def let_go(self) -> None:
+        """Keep nothing of the frame that the request came in."""
+        if self.hold is not None:
+            self.hold.let_go()
+            self.hold = None
 
     @property
     def sendable(self) -> bool:

@@ -11,12 +11,25 @@ REVISION = 1
 FIRST_FRAME_BYTES = 1024 * 1024
 SMALLEST_WINDOW = 16 * 1024
 SMALLEST_FRAME = 64 * 1024
-# Envelopes in a frame: what bounds the time that one takes.
-MAX_ENVELOPES = 1024
+# Envelopes in a frame: what bounds the time that one takes, in which nobody else has a turn.
+MAX_ENVELOPES = 128
 # Below this a sent frame might have no room for a piece of body.
 SMALLEST_FRAME_SENT = 4 * 1024
 # What a head carries of its body: nothing else can be sent in the midst of it.
 INLINE_BYTES = 16 * 1024
+# Seconds that a peer is left unread for each, about ten times what they take, so that a flood of them leaves this node
+# to the other peers. A peer that does useful work sends few.
+PING_COST = 0.0001
+CANCEL_COST = 0.0001
+CREDIT_COST = 0.00002
+REFUSAL_COST = 0.0002
+# Bytes of the frames that the requests in flight came in. Protobuf makes many times as much of them, and a request
+# keeps all of its frame: beyond the first bound each is taken out of it, beyond the second refused.
+SHARED_FRAMES = 4 * 1024 * 1024
+MAX_HEADS = 8 * 1024 * 1024
+# Headers of a response, and events, arguments and names in a manifest: each takes dozens of times its bytes.
+MAX_HEADERS = 1000
+MAX_MANIFEST = 10_000
 # A peer that makes this many control envelopes wait (pongs, credit) does not read what it asks for.
 MAX_CONTROL_DEPTH = 100_000
 # What a Cancel or a Goaway says at most, so that it fits every frame.
@@ -82,3 +95,8 @@ def check_hello(hello: Hello) -> None:
         raise ProtocolError("it permits no exchange")
     if hello.max_frame_bytes < SMALLEST_FRAME:
         raise ProtocolError(f"frames of at most {hello.max_frame_bytes} bytes")
+    size = len(hello.manifest)
+    if size <= MAX_MANIFEST:
+        size += sum(len(event.arguments) + len(event.allow) for event in hello.manifest)
+    if size > MAX_MANIFEST:
+        raise ProtocolError(f"a manifest of more than {MAX_MANIFEST} events, arguments and names")

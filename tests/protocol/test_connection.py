@@ -1,5 +1,7 @@
 """Every rule of `pipe.proto`, and every way to break one, on both sides."""
 
+from typing import Any
+
 import pytest
 from sides import Message, Side, connection, envelope, frame, hello
 
@@ -26,10 +28,15 @@ from restpipe.protocol.limits import (
     INLINE_BYTES,
     MAX_CONTROL_DEPTH,
     MAX_ENVELOPES,
+    MAX_HEADERS,
+    MAX_HEADS,
+    MAX_MANIFEST,
     MESSAGE_CHARACTERS,
+    SHARED_FRAMES,
     Limits,
 )
 from restpipe_pb.v1.pipe_pb2 import (
+    Argument,
     Cancel,
     Chunk,
     Credit,
@@ -691,6 +698,147 @@ def test_a_frame_of_more_envelopes_than_a_turn_is_to_take_breaks_the_protocol() 
     assert str(broken.error) == f"a frame of {MAX_ENVELOPES + 1} envelopes, {MAX_ENVELOPES} are accepted"
 
 
+# What the peer costs
+
+
+def heavy(size: int, **fields: Any) -> Request:
+    """Make a request whose head has about so many bytes."""
+    return Request(verb="get", noun="time", headers=[Header(name="x", value="y" * size)], **fields)
+
+
+def held(side: Side) -> int:
+    return side.core._holds.held
+
+
+def test_requests_are_taken_until_the_frames_that_they_came_in_are_too_large_together() -> None:
+    side = Side()
+    size = 200_000
+    taken = MAX_HEADS // size
+    for exchange_id in range(2, 2 * taken + 2, 2):
+        assert side.take(exchange_id, heavy(size)) == [RequestReceived(exchange_id, heavy(size))]
+    assert side.take(1000, heavy(size)) == []
+    ((exchange_id, refusal),) = side.sent()
+    assert isinstance(refusal, Response)
+    assert (exchange_id, refusal.failure.kind) == (1000, Failure.BUSY)
+    assert side.core.in_flight == taken
+    assert side.core.take_nuisance() > 0
+
+
+def test_what_an_exchange_kept_is_free_again_when_it_is_over() -> None:
+    side = Side()
+    ids = range(2, 202, 2)
+    for exchange_id in ids:
+        side.take(exchange_id, heavy(100_000))
+    assert held(side) > SHARED_FRAMES
+    side.sent()
+    for exchange_id in ids:
+        side.take(exchange_id, Cancel())
+    assert held(side) == 0
+    assert side.take(300, heavy(100_000)) == [RequestReceived(300, heavy(100_000))]
+
+
+def test_a_frame_counts_once_and_until_the_last_of_its_requests_is_over() -> None:
+    side = Side()
+    data = frame(envelope(2, GET), envelope(4, heavy(100_000)), envelope(4, Cancel()), envelope(6, GET))
+    side.core.receive(data, 0.0)
+    assert held(side) == len(data)
+    side.take(2, Cancel())
+    assert held(side) == len(data)
+    side.take(6, Cancel())
+    assert held(side) == 0
+
+
+def test_a_frame_whose_requests_are_over_within_it_counts_for_those_that_follow() -> None:
+    side = Side()
+    data = frame(envelope(2, heavy(100_000)), envelope(2, Cancel()), envelope(4, GET))
+    side.core.receive(data, 0.0)
+    assert held(side) == len(data)
+
+
+def test_a_small_request_beside_much_that_is_over_does_not_keep_it_once_that_is_too_much() -> None:
+    side = Side()
+    last = 0
+    for exchange_id in range(2, 402, 4):
+        bloat = envelope(exchange_id, heavy(200_000))
+        side.core.receive(frame(bloat, envelope(exchange_id, Cancel()), envelope(exchange_id + 2, GET)), 0.0)
+        last = exchange_id + 2
+    assert held(side) < SHARED_FRAMES + 300_000
+    assert side.core.is_open(last)
+
+
+def test_bodies_that_travel_inline_are_not_counted_for_they_have_credit() -> None:
+    side = Side()
+    body = bytes(60_000)
+    for exchange_id in range(2, 1002, 2):
+        assert side.take(exchange_id, Request(verb="put", noun="blob", body=body))[0].request.body == body  # type: ignore[union-attr]
+    assert held(side) < SHARED_FRAMES + 100_000
+
+
+def test_a_request_that_is_refused_for_its_size_may_have_a_body_that_goes_nowhere() -> None:
+    side = Side()
+    for exchange_id in range(2, 202, 2):
+        side.take(exchange_id, heavy(200_000))
+    side.sent()
+    assert side.take(300, heavy(200_000, more=True)) == []
+    side.sent()
+    assert side.take(300, Chunk(data=b"a", more=True)) == []
+    assert side.take(300, Cancel()) == []
+    assert not side.core.is_open(300)
+
+
+def test_a_response_of_too_many_headers_breaks_the_protocol() -> None:
+    headers = [Header(name="x")] * MAX_HEADERS
+    assert calling().take(1, Response(status=200, headers=headers))
+    assert f"{MAX_HEADERS + 1} headers" in breaks(calling(), 1, Response(status=200, headers=[*headers, Header()]))
+
+
+def test_a_response_of_too_many_headers_is_not_sent() -> None:
+    side = handling()
+    with pytest.raises(BadResultError, match=f"{MAX_HEADERS + 1} headers"):
+        side.core.respond(2, Response(status=200, headers=[Header(name="x")] * (MAX_HEADERS + 1)))
+    side.core.respond(2, OK)
+    assert side.sent() == [(2, OK)]
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        [Event()] * (MAX_MANIFEST + 1),
+        [Event(arguments=[Argument()] * MAX_MANIFEST)],
+        [Event(allow=[""] * MAX_MANIFEST)],
+    ],
+)
+def test_a_manifest_without_measure_breaks_the_protocol(manifest: list[Event]) -> None:
+    greeting = hello()
+    greeting.manifest.extend(manifest)
+    assert "a manifest of more than" in breaks(Side(greeting=None), 0, greeting)
+
+
+def test_a_manifest_may_be_as_large_as_is_said() -> None:
+    greeting = hello()
+    greeting.manifest.extend([Event()] * MAX_MANIFEST)
+    assert Side(greeting=greeting).core.peer_hello == greeting
+
+
+def test_what_a_peer_does_for_nothing_adds_up_until_it_is_asked_for() -> None:
+    side = handling()
+    assert side.core.take_nuisance() == 0
+    side.take(0, Ping())
+    once = side.core.take_nuisance()
+    assert once > 0
+    side.take(0, Ping())
+    side.take(0, Ping())
+    assert side.core.take_nuisance() == pytest.approx(2 * once)
+    side.take(2, Credit(bytes=1))
+    assert 0 < side.core.take_nuisance() < once
+    side.take(2, Cancel())
+    side.take(2, Cancel())
+    assert side.core.take_nuisance() == pytest.approx(2 * once)
+    side.core.bother(7)
+    assert side.core.take_nuisance() == 7
+    assert side.core.take_nuisance() == 0
+
+
 # Rules 1 to 3: cancel
 
 
@@ -1070,7 +1218,7 @@ def test_frames_fit_what_both_sides_want() -> None:
 
 def test_everything_that_became_ready_leaves_in_one_frame() -> None:
     side = Side()
-    for exchange_id in range(2, 100, 2):
+    for exchange_id in range(2, 80, 2):
         side.take(exchange_id, GET)
         side.core.respond(exchange_id, Response(status=200))
         side.take(0, Ping())

@@ -17,7 +17,7 @@ certificate it presented; nothing on the wire can claim another.
 
 A gRPC message is a Frame: a batch of envelopes, handled in order. A sender SHOULD put everything that became ready while
 its last frame was being written into the next one, and MUST NOT let a frame exceed the `max_frame_bytes` of the peer's
-Hello (before that Hello: 1,048,576), nor have more than 1,024 envelopes: both bound the time that one frame takes its
+Hello (before that Hello: 1,048,576), nor have more than 128 envelopes: both bound the time that one frame takes its
 receiver. Batching never needs a timer. Because protobuf concatenates repeated fields, the concatenation of encoded frames
 is an encoded frame, so envelopes can be encoded one by one and joined.
 
@@ -52,7 +52,9 @@ once that node knows both halves ended. These rules make every exchange end:
      that is over, was never opened, or has the wrong parity is a protocol error; so is a second Request or Response, a
      Chunk before its head or after the end of its half, and a Cancel or Credit for an id that was never opened.
 
-A side MUST NOT have more exchanges of its own in its table than the `max_exchanges` of the peer's Hello.
+A side MUST NOT have more exchanges of its own in its table than the `max_exchanges` of the peer's Hello. A Response MUST
+NOT have more than 1,000 headers, a manifest not more than 10,000 events, arguments and names in `allow` together. A node
+MAY answer Failure(BUSY) where the requests in flight have heads of more than some megabytes together.
 
 # Credit
 
@@ -90,6 +92,8 @@ the sender's patience; after any other reason the sender ends the call at once, 
 that ends without Goaway was lost.
 
 # Protocol errors
+
+A node MAY leave a peer unread for a while that sends many pings, cancels and credits, or requests for what there is not.
 
 A peer that breaks a rule loses its pipe: Goaway(PROTOCOL_ERROR), a message that names the envelope and the rule, end of
 the call. It never harms the node or its other pipes.
