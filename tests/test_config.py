@@ -89,6 +89,7 @@ COMMON_DEFAULTS = {
     "RP_WEB_IDLE_TIMEOUT_S": "75",
     "RP_WEB_TOKEN": "",
     "DEBUG": "0",
+    "RP_LOG_FORMAT": "text",
 }
 
 

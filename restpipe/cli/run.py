@@ -6,12 +6,12 @@ import logging
 import os
 import resource
 import signal
-import sys
 from datetime import UTC, datetime
 
 import typer
 import uvloop
 
+from restpipe.cli.logs import configure_logging
 from restpipe.config import ClientSettings, ServerSettings, UnixBind, user_module_warnings
 from restpipe.config.binds import host_port
 from restpipe.exceptions import IdentityError
@@ -33,19 +33,13 @@ def run(settings: Settings) -> None:
         ConfigError: a setting is wrong, or an address cannot be bound.
         typer.Exit: the identity cannot be used, and standard error says why.
     """
-    configure_logging(debug=settings.debug)
+    configure_logging(debug=settings.debug, log_format=settings.log_format)
     raise_file_limit()
     try:
         uvloop.run(_run(settings))
     except IdentityError as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from None
-
-
-def configure_logging(*, debug: bool) -> None:
-    """Log to standard error: RestPipe's own, and warnings of others."""
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.WARNING, stream=sys.stderr)
-    log.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def raise_file_limit() -> None:

@@ -19,6 +19,7 @@ from restpipe.config.values import (
     FileMode,
     FileName,
     Hosts,
+    LogFormat,
     OptionalClassPath,
     OptionalExistingDirectory,
     OptionalHost,
@@ -380,6 +381,15 @@ class NodeSettings(BaseSettings):
             option="--debug",
         ),
     ] = False
+    log_format: Annotated[
+        LogFormat,
+        Setting(
+            "RP_LOG_FORMAT",
+            help="Whether the log is text, or json: an object a line.",
+            panel=GENERAL,
+            option="--log-format",
+        ),
+    ] = "text"
 
     @classmethod
     def settings_customise_sources(

@@ -15,6 +15,7 @@ from restpipe.handlers.arguments import first_fault
 from restpipe.handlers.calls import Outgoing
 from restpipe.handlers.threads import run_in_loop
 from restpipe.pipe import Answer, Incoming, Pipe
+from restpipe.pipe.request_ids import REQUEST_ID, TRACEPARENT, request_id, traceparent
 from restpipe.transport.carrier import Peer
 
 log = logging.getLogger("restpipe.handler")
@@ -110,7 +111,8 @@ class PeerContext:
         Cancelling cancels the peer's handler.
         """
         content_type, body = payload.encode(data, mime_type)
-        request = Outgoing(verb, noun, arguments, query, headers, content_type, body).request_to(self._pipe)
+        sent = self._passed_on() | {name.lower(): value for name, value in (headers or {}).items()}
+        request = Outgoing(verb, noun, arguments, query, sent, content_type, body).request_to(self._pipe)
         timeout_ms = 1000 * (self._remaining() if timeout is None else timeout)
         request.timeout_ms = int(min(max(1, timeout_ms), _LONGEST_TIMEOUT_MS))
         return await read_result(await self._pipe.call(request), self._max_body)
@@ -128,6 +130,10 @@ class PeerContext:
 
     def _remaining(self) -> float:
         return self._timeout
+
+    def _passed_on(self) -> dict[str, str]:
+        """Return the headers that calls have by themselves."""
+        return {}
 
 
 class EventContext(PeerContext):
@@ -168,6 +174,16 @@ class EventContext(PeerContext):
             headers["idempotency-key"] = request.idempotency_key
         return headers
 
+    @cached_property
+    def request_id(self) -> str:
+        """What names the request in the logs of all nodes: the caller's X-Request-ID, or its exchange's name."""
+        return request_id(self._incoming.request, self._incoming.label)
+
+    @cached_property
+    def traceparent(self) -> str:
+        """The trace context that the request came with (W3C Trace Context), "" for none."""
+        return traceparent(self._incoming.request)
+
     @property
     def content_type(self) -> str:
         """The body's Content-Type as it was sent, "" where none was."""
@@ -191,11 +207,24 @@ class EventContext(PeerContext):
     @cached_property
     def log(self) -> "logging.LoggerAdapter[logging.Logger]":
         """A logger that says which event it speaks of."""
-        extra = {"peer": self.peer.name, "exchange": self.exchange_id, "event": f"{self.verb} {self.noun}"}
+        extra = {
+            "peer": self.peer.name,
+            "exchange": self.exchange_id,
+            "event": f"{self.verb} {self.noun}",
+            "request_id": self.request_id,
+            "traceparent": self.traceparent,
+        }
         return logging.LoggerAdapter(log, extra)
 
     def _remaining(self) -> float:
         return self.remaining
+
+    def _passed_on(self) -> dict[str, str]:
+        passed_on = {REQUEST_ID: self.request_id}
+        for name in (TRACEPARENT, "tracestate") if self.traceparent else ():
+            if value := self.headers.get(name):
+                passed_on[name] = value
+        return passed_on
 
 
 async def read_result(answer: Answer, max_body: int) -> Result:

@@ -130,7 +130,7 @@ class Dispatcher:
             # Whatever else the handler raises, SystemExit included, is an answer.
             if isinstance(error, asyncio.CancelledError) and incoming.abandoned:
                 raise
-            log.exception("%s failed, called by %s", event.method.__qualname__, incoming.peer.name)
+            log.exception("%s failed, called by %s", event.method.__qualname__, incoming.peer.name, extra=ctx.log.extra)
             if isinstance(error, BadResultError):
                 raise
             raise self._handler_error(error) from error

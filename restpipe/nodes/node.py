@@ -17,6 +17,7 @@ from restpipe.handlers.upstream import Upstream
 from restpipe.identity import Custody, Identity, IdentityPaths, News
 from restpipe.nodes.handlers import event_handlers
 from restpipe.nodes.metering import Meter
+from restpipe.nodes.tracing import tracing
 from restpipe.nodes.watch import Watch
 from restpipe.pipe import Pipe
 from restpipe.pipe.pipe import Serve
@@ -52,6 +53,7 @@ class Node(ABC):
         handler: the event handler; None where an HTTP service serves.
         service: serves the peers' requests.
         meter: counts for Prometheus; None where it is turned off.
+        tracing: makes spans; None where the program does not want them.
     """
 
     def __init__(self, settings: NodeSettings, handler: object | None = None) -> None:
@@ -86,6 +88,7 @@ class Node(ABC):
             )
         nouns = frozenset(event.noun for event in self.service.manifest)
         self.meter = Meter(nouns) if settings.metrics else None
+        self.tracing = tracing()
         self.notifier = Notifier(self.threads)
         self._loop = asyncio.get_running_loop()
         self._watch = Watch(
@@ -140,6 +143,8 @@ class Node(ABC):
         serve: Serve = self.service.serve
         if self.meter is not None:
             carrier, serve = self.meter.carrying(carrier), self.meter.serving(serve)
+        if self.tracing is not None:
+            serve = self.tracing.serving(serve)
         return Pipe(
             carrier,
             dials=dials,

@@ -39,6 +39,11 @@ class LiveExchange:
         self.deadline = loop.time() + timeout
 
     @property
+    def label(self) -> str:
+        """What names the exchange, at both ends and among those of other pipes."""
+        return f"{self._pipe.name}-{self.id}"
+
+    @property
     def remaining(self) -> float:
         """Seconds until the clock runs out, 0 where it has, and `timeout` where it was stopped."""
         return min(self.timeout, max(0.0, self.deadline - self.loop.time()))
@@ -119,6 +124,11 @@ class Answer:
         self._call = call
         self.response = response
         self.body = call.body
+
+    @property
+    def label(self) -> str:
+        """What names the exchange, at both ends and among those of other pipes."""
+        return self._call.label
 
     @property
     def uploading(self) -> bool:

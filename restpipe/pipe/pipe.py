@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any, ClassVar
 
 from restpipe.exceptions import (
@@ -17,6 +18,7 @@ from restpipe.exceptions import (
 )
 from restpipe.pipe.clocks import Clocks
 from restpipe.pipe.exchanges import Answer, Call, Incoming
+from restpipe.pipe.request_ids import instance, request_id
 from restpipe.pipe.sender import Sender
 from restpipe.protocol import events
 from restpipe.protocol.connection import Connection
@@ -81,6 +83,7 @@ class Pipe:
 
     Attributes:
         peer: the node at the other end.
+        name: made at random, the same at both ends once `ready` is done.
         ready: done with the peer's Hello once exchanges can be opened.
         departing: done once the peer accepts no new exchanges, or the pipe ended.
         ended: done with the reason once the pipe has ended. Await these three shielded, or with `asyncio.wait`: an
@@ -113,6 +116,7 @@ class Pipe:
         self._dials = dials
         self._serve = serve
         self._stats = stats
+        self.name = token_hex(6) if dials else ""
         self._core = Connection(
             dials=dials,
             limits=limits,
@@ -124,6 +128,7 @@ class Pipe:
             remembers=remembers,
             relays=relays,
             knows_callers=knows_callers,
+            pipe=self.name,
         )
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
@@ -239,7 +244,7 @@ class Pipe:
             self.cancel_call(call, "the caller went away")
             raise
         except EventError as error:
-            error.instance = f"urn:restpipe:exchange:{self.peer.name}:{exchange_id}"
+            error.instance = instance(request_id(request, call.label))
             raise
 
     def cancel_call(self, call: Call, message: str) -> None:
@@ -329,7 +334,8 @@ class Pipe:
         except EventError as error:
             incoming.fail(error)
         except Exception as error:
-            log.exception("exchange %d of %s failed", incoming.id, self.peer.name)
+            extra = {"request_id": request_id(incoming.request, incoming.label)}
+            log.exception("exchange %d of %s failed", incoming.id, self.peer.name, extra=extra)
             incoming.fail(InternalError(f"{type(error).__name__}: {error}"))
         finally:
             del self._incoming[incoming.id]
@@ -368,6 +374,8 @@ class Pipe:
         self.remembers = self._core.peer_remembers
         self.relays = event.hello.relays
         self.knows_callers = event.hello.knows_callers
+        if not self._dials:
+            self.name = self._core.peer_pipe or self.peer.name
         self.ready.set_result(event.hello)
 
     def _take_request(self, event: events.RequestReceived) -> None:

@@ -85,6 +85,11 @@ class Connection:
         remembers: name of this side's memory of answers, "" for none.
         relays: name of what this side remembers of the requests that it passes on, "" where it passes none on.
         knows_callers: this side knows who is the caller of a request that is passed on to it.
+        pipe: name of the pipe, from the dialling side.
+
+    Attributes:
+        peer_remembers: name of the peer's memory of answers, "" for none.
+        peer_pipe: name that the peer gave the pipe, "" where it gave none.
     """
 
     def __init__(
@@ -100,10 +105,12 @@ class Connection:
         remembers: str = "",
         relays: str = "",
         knows_callers: bool = False,
+        pipe: str = "",
     ) -> None:
         self.limits = limits
         self.peer_hello: Hello | None = None
         self.peer_remembers = ""
+        self.peer_pipe = ""
         self._exchanges = ExchangeTable(dials=dials)
         self._outbox = Outbox(self._half_sent)
         self._growth = Growth(limits.window_budget)
@@ -128,6 +135,7 @@ class Connection:
             remembers=remembers,
             relays=relays,
             knows_callers=knows_callers,
+            pipe=pipe,
         )
         self._control(0, "hello", hello)
 
@@ -351,9 +359,11 @@ class Connection:
         if self.peer_hello is not None:
             raise ProtocolError("a second one")
         check_hello(hello)
-        # Of each process its own: Hellos that differ in nothing else are shared.
+        # Of each process, or pipe, its own: Hellos that differ in nothing else are shared.
         self.peer_remembers = hello.remembers
+        self.peer_pipe = hello.pipe
         hello.ClearField("remembers")
+        hello.ClearField("pipe")
         self.peer_hello = hello = shared_hello(hello.SerializeToString())
         limits = self.limits
         self._flow = FlowControl(

@@ -7,6 +7,8 @@ from restpipe.protocol.windows import MAX_WINDOW
 from restpipe_pb.v1.pipe_pb2 import Hello
 
 REVISION = 1
+# Characters.
+LONGEST_PIPE_NAME = 32
 # Until the peer's Hello tells what it accepts: room for a manifest.
 FIRST_FRAME_BYTES = 1024 * 1024
 SMALLEST_WINDOW = 16 * 1024
@@ -100,3 +102,5 @@ def check_hello(hello: Hello) -> None:
         size += sum(len(event.arguments) + len(event.allow) for event in hello.manifest)
     if size > MAX_MANIFEST:
         raise ProtocolError(f"a manifest of more than {MAX_MANIFEST} events, arguments and names")
+    if hello.pipe and not (len(hello.pipe) <= LONGEST_PIPE_NAME and hello.pipe.isascii() and hello.pipe.isalnum()):
+        raise ProtocolError("a name of the pipe that is not made of a few letters and digits")

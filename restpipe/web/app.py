@@ -40,7 +40,8 @@ def make_app(node: ServerNode | ClientNode, *, mounted: bool = False) -> App:
     if settings.web_bind is None and not mounted:
         raise ValueError("the node has no web server")
     prefix, route = (b"/client/", _to_client(node)) if isinstance(node, ServerNode) else (b"/server/", _to_server(node))
-    return Gateway(
+    calling = exchange if node.meter is None else node.meter.exchange
+    gateway = Gateway(
         make_fastapi(node),
         door=Door(
             None if mounted else settings.web_bind,
@@ -52,8 +53,9 @@ def make_app(node: ServerNode | ClientNode, *, mounted: bool = False) -> App:
         patience=Patience(settings.request_timeout_s, settings.connection_wait_timeout_s),
         max_timeout=settings.max_request_timeout_s,
         max_message=settings.max_body_bytes,
-        exchange=exchange if node.meter is None else node.meter.exchange,
+        exchange=calling if node.tracing is None else node.tracing.exchanging(calling),
     )
+    return gateway if node.tracing is None else node.tracing.door(gateway)
 
 
 def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:

@@ -16,6 +16,7 @@ from restpipe.exceptions import (
 from restpipe.handlers.dispatch import check_header
 from restpipe.nodes.exchanges import Exchange, Patience, PipeTo, exchange
 from restpipe.pipe import Answer
+from restpipe.pipe.request_ids import REQUEST_ID, instance, sane
 from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
 from restpipe.web.health import OPEN_TO_ALL
@@ -35,6 +36,7 @@ Route = Callable[[bytes], tuple[PipeTo, bytes]]
 _BODILESS = frozenset((204, 205, 304))
 # Has nginx pass on each piece as it comes, and no faster than its client reads: by itself it spools a gigabyte ahead.
 _UNBUFFERED = (b"x-accel-buffering", b"no")
+_REQUEST_ID = REQUEST_ID.encode()
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -103,7 +105,7 @@ class Gateway:
             await _send_problem(scope, send, error)
             return
         except Exception as error:
-            log.exception("%s %s failed", scope["method"], ascii(scope["path"]))
+            log.exception("%s %s failed", scope["method"], ascii(scope["path"]), extra=_named(scope))
             await _send_problem(scope, send, InternalError(f"{type(error).__name__}: {error}"))
             return
         try:
@@ -135,7 +137,8 @@ class Gateway:
         except EventError as error:
             await _send_problem(scope, send, error)
         except OSError as error:
-            log.debug("the caller of web socket %s left: %s", ascii(scope["path"]), error)
+            named = _named(scope, answer.label)
+            log.debug("the caller of web socket %s left: %s", ascii(scope["path"]), error, extra=named)
         finally:
             answer.close()
 
@@ -203,7 +206,8 @@ class Gateway:
             return
         except EventError as error:
             # Returning without the end of the body makes the server close the connection: the caller sees the break.
-            log.warning("the answer to %s %s broke: %s", scope["method"], ascii(scope["path"]), error)
+            named = _named(scope, answer.label)
+            log.warning("the answer to %s %s broke: %s", scope["method"], ascii(scope["path"]), error, extra=named)
             return
         await send({"type": "http.response.body", "body": b""})
 
@@ -242,7 +246,15 @@ async def _send_whole(scope: Scope, send: Send, status: int, headers: RawHeaders
         await send({"type": "http.response.body", "body": body})
 
 
+def _named(scope: Scope, label: str = "") -> dict[str, str]:
+    """Return what a log says of which request it speaks."""
+    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == _REQUEST_ID), "")
+    return {"request_id": sane(given) or label}
+
+
 async def _send_problem(scope: Scope, send: Send, error: EventError) -> None:
+    if not error.instance and (request_id := _named(scope)["request_id"]):
+        error.instance = instance(request_id)
     status, headers, body = problem(error)
     if scope["type"] == "websocket":
         await _refuse_web_socket(send, status, headers, body)

@@ -75,7 +75,7 @@ def test_a_post_whose_server_is_killed_has_an_unknown_outcome_within_half_a_seco
         answer = request.answer()
     assert answer.outcome == (502, 246, "unknown")
     assert answer.json["retryable"] is False
-    assert answer.json["instance"].startswith("urn:restpipe:exchange:")
+    assert answer.json["instance"].startswith("urn:restpipe:request:")
     assert time.monotonic() - killed < 0.5
 
 

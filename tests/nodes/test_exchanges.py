@@ -136,7 +136,7 @@ async def test_other_verbs_are_not_repeated_and_their_outcome_is_unknown(
     with pytest.raises(PipeLostError) as caught:
         await task
     assert caught.value.executed == "unknown"
-    assert caught.value.instance.startswith("urn:restpipe:exchange:alpha:")
+    assert caught.value.instance == f"urn:restpipe:request:{first.calling.name}-2"
     assert handler.runs[f"{verb} wait"] == 1
 
 

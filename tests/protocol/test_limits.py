@@ -71,3 +71,18 @@ def test_the_smallest_bounds_are_accepted() -> None:
     Limits(
         initial_window=16384, max_window=0, window_budget=0, max_exchanges=1, max_frame_bytes=65536, frame_bytes=4096
     )
+
+
+@pytest.mark.parametrize("name", ["", "5f1c09a2b3d4", "x" * 32])
+def test_a_pipe_may_have_a_name(name: str) -> None:
+    named = hello()
+    named.pipe = name
+    check_hello(named)
+
+
+@pytest.mark.parametrize("name", ["x" * 33, "a b", "a-b", "ä", "\n"])
+def test_a_name_that_may_not_go_into_a_log_is_refused(name: str) -> None:
+    named = hello()
+    named.pipe = name
+    with pytest.raises(ProtocolError, match="name of the pipe"):
+        check_hello(named)

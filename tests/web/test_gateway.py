@@ -265,7 +265,7 @@ async def test_every_failure_of_head_has_the_headers_and_no_body(side: Side) -> 
 async def test_what_a_handler_raised_carries_its_traceback_and_the_exchange(side: Side) -> None:
     document = problem_of(await side.ask("GET", "raise"))
     assert "in get_raise" in document["exception"]["traceback"]
-    assert document["instance"].startswith("urn:restpipe:exchange:")
+    assert document["instance"].startswith("urn:restpipe:request:")
 
 
 async def test_a_failure_is_not_an_end_of_the_connection(side: Side) -> None:

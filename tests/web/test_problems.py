@@ -100,8 +100,8 @@ def test_a_deadline_that_passed_before_the_request_was_sent_says_so() -> None:
 
 def test_the_exchange_is_the_instance() -> None:
     error = HandlerError("x")
-    error.instance = "urn:restpipe:exchange:alpha:7"
-    assert answer(error)[2]["instance"] == "urn:restpipe:exchange:alpha:7"
+    error.instance = "urn:restpipe:request:alpha:7"
+    assert answer(error)[2]["instance"] == "urn:restpipe:request:alpha:7"
 
 
 def test_the_handlers_exception_is_shown_by_class_message_and_traceback() -> None:

@@ -208,6 +208,7 @@ class Hello(_message.Message):
     REMEMBERS_FIELD_NUMBER: _builtins.int
     RELAYS_FIELD_NUMBER: _builtins.int
     KNOWS_CALLERS_FIELD_NUMBER: _builtins.int
+    PIPE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of these rules that the sender speaks: 1."""
     software: _builtins.str
@@ -238,6 +239,10 @@ class Hello(_message.Message):
     """From the dialling side: it knows Request.caller. To one that does not, the accepting side MUST NOT pass on any request:
     it would take it for the accepting side's own.
     """
+    pipe: _builtins.str
+    """From the dialling side: a name for this pipe, made at random, of at most 32 ASCII letters and digits. With an exchange's
+    id it names that exchange in the logs of both nodes.
+    """
     @_builtins.property
     def manifest(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The events the sender serves."""
@@ -256,10 +261,11 @@ class Hello(_message.Message):
         remembers: _builtins.str = ...,
         relays: _builtins.str = ...,
         knows_callers: _builtins.bool = ...,
+        pipe: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "initial_window", b"initial_window", "knows_callers", b"knows_callers", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "relays", b"relays", "remembers", b"remembers", "revision", b"revision", "software", b"software", "succeeds", b"succeeds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "initial_window", b"initial_window", "knows_callers", b"knows_callers", "manifest", b"manifest", "max_exchanges", b"max_exchanges", "max_frame_bytes", b"max_frame_bytes", "pipe", b"pipe", "relays", b"relays", "remembers", b"remembers", "revision", b"revision", "software", b"software", "succeeds", b"succeeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
