@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 # RFC 6455 section 1.3.
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# Provisional answers before the answer.
+_MOST_PROVISIONAL = 100
+# Pieces of a body that are taken in a turn: a service may cut it as small as it likes.
+_MOST_PIECES = 256
 
 
 class Upstream:
@@ -168,13 +172,18 @@ async def _upload_raw(connection: HttpConnection, incoming: Incoming) -> None:
 
 
 async def _final(connection: HttpConnection) -> h11.Response | h11.InformationalResponse:
-    """Return the head of the answer: no provisional one, but 101, after which HTTP is over."""
-    while True:
+    """Return the head of the answer: no provisional one, but 101, after which HTTP is over.
+
+    Raises:
+        ServiceUnansweredError: there is none.
+    """
+    for _ in range(_MOST_PROVISIONAL):
         event = await connection.next_event()
         if isinstance(event, h11.Response):
             return event
         if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
             return event
+    raise ServiceUnansweredError(f"the service gave {_MOST_PROVISIONAL} provisional answers, and no answer")
 
 
 async def _relay(connection: HttpConnection, incoming: Incoming, head: h11.Response) -> None:
@@ -196,14 +205,15 @@ async def _pieces(connection: HttpConnection) -> AsyncIterator[bytes]:
         piece, complete = _arrived(connection)
         if piece:
             yield piece
+            await asyncio.sleep(0)
         elif not complete:
             await connection.more()
 
 
 def _arrived(connection: HttpConnection) -> tuple[bytes, bool]:
-    """Return what is there of a body, and whether that is its end."""
+    """Return what is there of a body, or much of it, and whether that is its end."""
     parts: list[bytes] = []
-    while (event := connection.event_now()) is not None:
+    while len(parts) < _MOST_PIECES and (event := connection.event_now()) is not None:
         if isinstance(event, h11.EndOfMessage):
             return b"".join(parts), True
         if isinstance(event, h11.Data):

@@ -16,7 +16,18 @@ _HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authoriz
     "te", "trailer", "transfer-encoding", "upgrade"
 }  # fmt: skip
 # What is written anew for the service. An expectation was met where the body was asked for (section 10.1.1).
-_WRITTEN_ANEW = _HOP_BY_HOP | {"content-length", "content-type", "expect", "forwarded", "host", "x-event-caller"}
+# `Proxy` is no header: CGI takes it for a setting (https://httpoxy.org).
+_WRITTEN_ANEW = _HOP_BY_HOP | {
+    "content-length",
+    "content-type",
+    "expect",
+    "forwarded",
+    "host",
+    "proxy",
+    "x-event-caller",
+}
+# What nodes say. CGI and WSGI do not tell an underscore from a hyphen, and would take `X_Event_Caller` for it.
+_SAID_BY_NODES = _WRITTEN_ANEW | {f"x-forwarded-{name}" for name in ("for", "host", "prefix", "proto")}
 # Of the handshake of a web socket, what concerns the two ends of the connection (RFC 6455 section 4.1).
 _HANDSHAKE = frozenset(("sec-websocket-accept", "sec-websocket-key", "sec-websocket-version"))
 # What the pipe's messages have fields for. The node that answers the caller puts a date of its own.
@@ -54,14 +65,14 @@ def _request_fields(request: Request, peer: Peer, address: UpstreamAddress) -> F
     host = forwarded = addresses = ""
     fields: list[tuple[str, str]] = []
     for header in request.headers:
-        match header.name:
+        match header.name.lower():
             case "host":
                 host = header.value
             case "forwarded":
                 forwarded = f"{header.value}, "
             case "x-forwarded-for":
                 addresses = f"{header.value}, "
-            case name if name not in _WRITTEN_ANEW and not (request.protocol and name in _HANDSHAKE):
+            case name if _is_passed_on(name, request):
                 fields.append((name, header.value))
     # The service sees the name that its caller used: it compares `Origin` with that, and makes links of it. One that is
     # reached by TLS goes by the name that its certificate bears.
@@ -74,6 +85,12 @@ def _request_fields(request: Request, peer: Peer, address: UpstreamAddress) -> F
     if not request.protocol:
         fields.extend(_framing(request))
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+
+
+def _is_passed_on(name: str, request: Request) -> bool:
+    if "_" in name and name.replace("_", "-") in _SAID_BY_NODES:
+        return False
+    return name not in _WRITTEN_ANEW and not (request.protocol and name in _HANDSHAKE)
 
 
 def _framing(request: Request) -> list[tuple[str, str]]:
@@ -102,7 +119,7 @@ def response_head(head: h11.Response | h11.InformationalResponse, verb: str) -> 
         verb: of the request.
 
     Raises:
-        ServiceUnansweredError: its status is none.
+        ServiceUnansweredError: its status is none, or its length is.
     """
     response = Response(status=200 if head.status_code == 101 else head.status_code)
     if not 200 <= response.status <= 599:
@@ -117,7 +134,10 @@ def response_head(head: h11.Response | h11.InformationalResponse, verb: str) -> 
     response.return_code = _code(single.get("x-event-return-code", ""))
     has_body = verb != "head" and head.status_code not in _BODILESS
     if "content-length" in single and "transfer-encoding" not in single and (has_body or verb == "head"):
-        response.body_length = int(single["content-length"])
+        try:
+            response.body_length = int(single["content-length"])
+        except ValueError:
+            raise ServiceUnansweredError("the service's answer has a Content-Length beyond 2^64") from None
     return response, has_body
 
 

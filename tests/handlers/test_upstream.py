@@ -420,3 +420,46 @@ async def test_what_is_longer_than_fits_a_message_comes_back_whole(identity_file
     ):
         answer = await tunnel.ask("GET")
     assert (answer.content, answer.headers["content-length"]) == (body, str(len(body)))
+
+
+async def test_what_nodes_say_of_a_caller_cannot_be_said_by_the_caller_in_other_letters(identity_files: Path) -> None:
+    notes = Notes()
+    lies = {"X_Event_Caller": "boss", "X_Forwarded_For": "1.1.1.1", "Content_Length": "7", "Proxy": "http://evil"}
+    async with through(identity_files, notes) as (tunnel, _):
+        await tunnel.ask("GET", headers=lies | {"x_mine": "kept"})
+    (head,) = notes.heads
+    names = [name for name, _ in head.headers]
+    assert not {name.lower() for name in lies} & set(names)
+    assert (head["x-event-caller"], head["x_mine"]) == ("127.0.0.1", "kept")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_length_that_no_number_holds_is_no_answer(identity_files: Path, method: str) -> None:
+    notes = Notes("HTTP/1.1 200 OK", "Content-Length: 99999999999999999999", body=b"")
+    async with through(identity_files, notes) as (tunnel, _):
+        response = await tunnel.ask(method)
+    assert (response.status_code, response.headers["x-event-return-code"]) == (502, "246")
+
+
+async def test_a_service_that_gives_provisional_answers_without_end_gives_none(identity_files: Path) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.head()
+        await connection.more(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+        await connection.rest()
+
+    async with through(identity_files, script) as (tunnel, _):
+        response = await tunnel.ask("GET")
+    assert response.status_code == 502
+    assert "provisional" in response.json()["detail"]
+
+
+async def test_a_body_in_the_smallest_chunks_arrives_whole(identity_files: Path) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.head()
+        await connection.send(
+            "HTTP/1.1 200 OK", "Transfer-Encoding: chunked", body=b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n"
+        )
+        await connection.rest()
+
+    async with through(identity_files, script) as (tunnel, _):
+        assert (await tunnel.ask("GET")).content == b"a" * 20_000
