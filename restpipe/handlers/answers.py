@@ -3,10 +3,12 @@
 from heapq import heappop, heappush
 from itertools import count
 
-from restpipe.exceptions import KeyReusedError, PeerRefusedError
+from restpipe.exceptions import BadArgumentsError, KeyReusedError, PeerRefusedError
 
 # The verbs that an Idempotency-Key makes repeatable; the others are repeatable, or are none of events.
 KEYED = frozenset({"post", "patch"})
+# Characters of a key; each is remembered for long.
+MAX_KEY = 255
 
 
 class Entry:
@@ -81,9 +83,12 @@ class AnswerMemory:
             patience: seconds for which the one who sends it may repeat it.
 
         Raises:
+            BadArgumentsError: the key is too long.
             KeyReusedError: the key was used for another request.
             PeerRefusedError: there is no room.
         """
+        if len(key) > MAX_KEY:
+            raise BadArgumentsError(f"an Idempotency-Key has at most {MAX_KEY} characters")
         if now >= self._sweep_due:
             self._sweep(now)
         mine = self._callers.setdefault(caller, _Caller())

@@ -3,16 +3,20 @@
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable
 from hashlib import sha256
 
-from restpipe.exceptions import AnswerNotKeptError, DeadlineError, EventError, InternalError
+from restpipe.exceptions import AnswerNotKeptError, DeadlineError, EventError, InternalError, PeerRefusedError
 from restpipe.handlers.answers import KEYED, AnswerMemory, Entry
 from restpipe.pipe import Body, Incoming
 from restpipe.protocol.failures import to_failure
 from restpipe_pb.v1.pipe_pb2 import Request, Response
 
 log = logging.getLogger(__name__)
+
+# Requests of one caller that are executed at once: they go on without their exchanges, whose number has a bound.
+MAX_RUNNING = 1000
 
 
 class Recorded(Incoming):
@@ -79,6 +83,7 @@ class Once:
         self._memory = memory
         self._max_body = max_body
         self._timers: dict[Entry, asyncio.TimerHandle] = {}
+        self._busy: Counter[str] = Counter()
         self._running: dict[Entry, tuple[Recorded, asyncio.Task[EventError | None]]] = {}
 
     def concerns(self, incoming: Incoming) -> bool:
@@ -98,6 +103,7 @@ class Once:
         Raises:
             KeyReusedError: the key was used for another request.
             AnswerNotKeptError: it was executed, and its answer is gone.
+            PeerRefusedError: too many of the caller's are executed.
             EventError: it failed, now or when it was executed.
         """
         data = None if streams else await incoming.body.read(self._max_body)
@@ -107,6 +113,9 @@ class Once:
             entry, new = self._memory.begin(
                 incoming.peer.name, incoming.request.idempotency_key, mark, incoming.loop.time(), incoming.timeout
             )
+            if new and self._busy[incoming.peer.name] >= MAX_RUNNING:
+                self._memory.forget(entry)
+                raise PeerRefusedError(f"{MAX_RUNNING} requests with an Idempotency-Key are executed")
             if new:
                 await self._begin(entry, Recorded(incoming, body, self._memory.max_bytes), execute)
                 return
@@ -127,6 +136,7 @@ class Once:
     async def _begin(self, entry: Entry, recorded: Recorded, execute: Callable[[Incoming], Awaitable[None]]) -> None:
         task = recorded.loop.create_task(self._run(entry, recorded, execute), name="once")
         self._running[entry] = recorded, task
+        self._busy[entry.caller] += 1
         # `wait` leaves the task alone when it is cancelled.
         await asyncio.wait({task})
         error = task.result()
@@ -150,6 +160,7 @@ class Once:
         finally:
             self._timers.pop(entry).cancel()
             del self._running[entry]
+            self._busy[entry.caller] -= 1
         if error is not None and error.executed == "no":
             self._memory.forget(entry)
         elif error is None or recorded.responded:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from restpipe.exceptions import BadRequestError, NoHandlerError, WrongVerbError
-from restpipe.handlers.answers import KEYED
+from restpipe.handlers.answers import KEYED, MAX_KEY
 from restpipe.handlers.events import VERBS
 from restpipe.nodes.exchanges import Patience
 from restpipe.pipe import Pipe
@@ -158,8 +158,8 @@ def _drop(request: Request, names: set[str]) -> None:
 def _take_key(request: Request, pipe: Pipe, key: str) -> None:
     if not pipe.remembers or request.verb not in KEYED:
         request.headers.add(name="idempotency-key", value=key)
-    elif not key or request.idempotency_key:
-        raise BadRequestError("Idempotency-Key is empty, or there are two")
+    elif not key or len(key) > MAX_KEY or request.idempotency_key:
+        raise BadRequestError(f"Idempotency-Key is empty, or has more than {MAX_KEY} characters, or there are two")
     else:
         request.idempotency_key = key
 

@@ -131,8 +131,12 @@ def test_a_payment_whose_node_is_killed_is_not_made_again_and_its_outcome_is_unk
     assert "post_wait begins" not in successor.output
 
 
-def test_a_key_that_is_empty_or_given_twice_is_refused(site: Site) -> None:
+def test_a_key_that_is_empty_or_too_long_or_given_twice_is_refused(site: Site) -> None:
     server, _ = site.pair()
     way = f"{server.web}/client/client/echo"
-    for headers in (("-H", "Idempotency-Key;"), (*KEY, "-H", "Idempotency-Key: another")):
+    for headers in (
+        ("-H", "Idempotency-Key;"),
+        ("-H", f"Idempotency-Key: {256 * 'k'}"),
+        (*KEY, "-H", "Idempotency-Key: another"),
+    ):
         assert curl(way, *headers, data=b"x").outcome == (400, 252, "no")

@@ -16,9 +16,10 @@ from restpipe.exceptions import (
     EventError,
     HandlerError,
     KeyReusedError,
+    PeerRefusedError,
     PipeLostError,
 )
-from restpipe.handlers.answers import AnswerMemory
+from restpipe.handlers.answers import MAX_KEY, AnswerMemory
 from restpipe.handlers.dispatch import Dispatcher
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.stats import NullStats
@@ -258,3 +259,27 @@ async def test_a_node_that_stops_cancels_what_is_executed_without_a_caller(offic
     office.close()
     async with asyncio.timeout(PATIENCE):
         await office.handler.ended.wait()
+
+
+async def test_a_key_that_would_fill_the_memory_is_refused_and_nothing_runs(office: Office) -> None:
+    joint = await office.join()
+    assert str(MAX_KEY) in await failed(pay(joint, key="k" * (MAX_KEY + 1)), BadArgumentsError)
+    assert not office.handler.runs
+
+
+async def test_a_caller_has_no_more_executed_than_its_share_and_those_can_be_waited_for(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restpipe.handlers.once.MAX_RUNNING", 2)
+    joint = await office.join()
+    first, second = pay(joint, key="1"), pay(joint, key="2")
+    while office.handler.runs["payment"] < 2:
+        await office.handler.entered.wait()
+        office.handler.entered.clear()
+    await failed(pay(joint, key="3"), PeerRefusedError)
+    repeat = pay(joint, key="1")
+    office.handler.release.set()
+    assert (await first)[:2] == (await repeat)[:2]
+    await second
+    assert (await pay(joint, key="3"))[0] == 201
+    assert office.handler.runs["payment"] == 3

@@ -1,4 +1,4 @@
-"""Whatever a node that went rogue asks for, the service behind this one is told who asks, and where the request ends."""
+"""Whatever a node that went rogue asks for, the service is told who asks, and where the request ends."""
 
 import pytest
 
