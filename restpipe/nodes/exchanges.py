@@ -37,6 +37,23 @@ class Patience:
     connection: float
 
 
+class Tried:
+    """How far a request has got.
+
+    Attributes:
+        pipe: that it left by last.
+        request: that was made for it.
+        times: how often it was sent.
+    """
+
+    __slots__ = ("pipe", "request", "times")
+
+    def __init__(self) -> None:
+        self.pipe: Pipe | None = None
+        self.request: Request | None = None
+        self.times = 0
+
+
 class RepeatableBody(AsyncIterable[bytes]):
     """A body that may be sent again. Each attempt iterates over it anew.
 
@@ -53,7 +70,11 @@ Exchange = Callable[
 
 
 async def exchange(
-    pipe_to: PipeTo, make_request: MakeRequest, body: AsyncIterable[bytes] | None, patience: Patience
+    pipe_to: PipeTo,
+    make_request: MakeRequest,
+    body: AsyncIterable[bytes] | None,
+    patience: Patience,
+    tried: Tried | None = None,
 ) -> tuple[Answer, int]:
     """Have a request answered; return the answer and the number of times that the request was sent.
 
@@ -67,6 +88,7 @@ async def exchange(
             each attempt, for the pipe keeps the message. What it raises is raised here.
         body: what follows `Request.body`; not to be sent again unless it is a `RepeatableBody`, and says so.
         patience: how long it may take.
+        tried: kept up to date, for those who want to know however it ends.
 
     Raises:
         EventError: it failed; the class says how, and whether it was executed.
@@ -75,18 +97,18 @@ async def exchange(
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience.deadline
-    attempts = 0
+    tried = tried or Tried()
     lost = False
     memory = ""  # that keeps the request from being executed twice
     while True:
         try:
-            pipe = await _pipe_in_time(pipe_to, patience, deadline, loop)
+            tried.pipe = pipe = await _pipe_in_time(pipe_to, patience, deadline, loop)
             if memory and pipe.remembers != memory:
                 break
-            request = make_request(pipe)
+            tried.request = request = make_request(pipe)
             request.timeout_ms = max(1, round(1000 * (deadline - loop.time())))
-            attempts += 1
-            return await pipe.call(request, body), attempts
+            tried.times += 1
+            return await pipe.call(request, body), tried.times
         except PipeLostError:
             if not (_can_follow_again(body) and is_repeatable(pipe, request)):
                 raise
@@ -95,7 +117,7 @@ async def exchange(
         except EventError as error:
             # Refused by a peer that stays is an answer; by one that leaves, a reason to wait for its successor.
             if isinstance(error, PeerRefusedError) and _can_follow_again(body) and not pipe.available:
-                attempts -= 1
+                tried.times -= 1
             elif not lost or error.executed != "no":
                 raise
             elif isinstance(error, NotSentError | DeadlineError):

@@ -1,15 +1,20 @@
-"""What a node counts for Prometheus: plain numbers, read when somebody asks for them.
+"""What a node counts, and remembers of its last exchanges, for its status page and for Prometheus.
 
-Nothing of it is on the way of a request unless the node has a `Meter`.
+An exchange costs two looks at the clock and two additions. What is told of it in words is put together when somebody
+asks.
 """
 
 import asyncio
+import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import AsyncIterable, Container
+from itertools import chain
+from typing import NamedTuple
 
 from restpipe.exceptions import EventError
 from restpipe.handlers.events import VERBS
-from restpipe.nodes.exchanges import MakeRequest, Patience, PipeTo, exchange
+from restpipe.nodes.exchanges import MakeRequest, Patience, PipeTo, Tried, exchange
 from restpipe.pipe import Answer, Incoming, Pipe
 from restpipe.pipe.pipe import Serve
 from restpipe.transport.carrier import Carrier
@@ -20,7 +25,24 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.
 # Events that are counted by name; peers say what they serve, and so could say anything.
 MAX_EVENTS = 200
 OTHER = "other"
+OPENED = "opened"
+SERVED = "served"
 _VERBS = frozenset((*VERBS, "options", "connect"))
+
+# Seconds of which the rates are kept, one sample for each.
+HISTORY = 300
+# Exchanges that are remembered: of those that failed or were slow, and of the others.
+MAX_REMEMBERED = 250
+# Of the others, those that are remembered of each second: more would push the rest of the last minute out.
+REMEMBERED_A_SECOND = 20
+# Seconds from which on an exchange is slow.
+SLOW = 1.0
+# Characters that are kept of what a peer or a caller named an event.
+MAX_NOUN = 120
+# Characters that are kept of what went wrong.
+MAX_FAULT = 200
+# Share of the last second in the rate of a pipe, the rest being that of those before.
+_SMOOTHING = 0.3
 
 
 class Durations:
@@ -38,129 +60,336 @@ class Durations:
         self.seconds = 0.0
 
 
+# By side, verb, event and outcome.
+DurationsByEvent = dict[tuple[str, str, str, str], Durations]
+
+
+class Tally:
+    """Exchanges that are over.
+
+    Attributes:
+        all: their number.
+        failed: those of them whose outcome is not "done".
+    """
+
+    __slots__ = ("all", "failed")
+
+    def __init__(self) -> None:
+        self.all = 0
+        self.failed = 0
+
+
+class Traffic:
+    """What passed by a pipe.
+
+    Attributes:
+        since: when it was made, in seconds since 1970.
+        opened: exchanges that this node opened.
+        served: exchanges that the peer opened.
+        received: bytes of the frames that arrived.
+        sent: bytes of the frames that left.
+        rate: exchanges a second, both ways, over the last few seconds.
+    """
+
+    __slots__ = ("_counted", "opened", "rate", "received", "sent", "served", "since")
+
+    def __init__(self) -> None:
+        self.since = time.time()
+        self.opened = Tally()
+        self.served = Tally()
+        self.received = 0
+        self.sent = 0
+        self.rate = 0.0
+        self._counted = 0
+
+    def add_to(self, totals: list[int]) -> None:
+        """Add what passed to totals in the order of `Sample`."""
+        totals[0] += self.opened.all
+        totals[1] += self.opened.failed
+        totals[2] += self.served.all
+        totals[3] += self.served.failed
+        totals[4] += self.received
+        totals[5] += self.sent
+
+    def end(self, past: "Traffic") -> None:
+        """Count to that of the past from now on."""
+        for ours, theirs in ((self.opened, past.opened), (self.served, past.served)):
+            theirs.all += ours.all
+            theirs.failed += ours.failed
+        past.received += self.received
+        past.sent += self.sent
+        # Exchanges that end with their pipe are noted after it.
+        self.opened, self.served = past.opened, past.served
+
+    def tick(self) -> None:
+        """Note that a second is over."""
+        counted = self.opened.all + self.served.all
+        if counted != self._counted or self.rate:
+            rate = self.rate + (counted - self._counted - self.rate) * _SMOOTHING
+            self.rate = rate if rate >= 0.01 else 0.0
+            self._counted = counted
+
+
+class Sample(NamedTuple):
+    """What was counted within a second, or in all."""
+
+    opened: int
+    opened_failed: int
+    served: int
+    served_failed: int
+    received: int
+    sent: int
+
+
+class Remembered(NamedTuple):
+    """An exchange that is over.
+
+    Attributes:
+        sequence: grows with each.
+        ended: when, in seconds since 1970.
+        side: "opened" or "served".
+        verb: of the event.
+        noun: of it, or the path that is passed on to an HTTP service; cut where it is long.
+        peer: the node at the other end, "" where there was none.
+        exchange_id: on the pipe, 0 where there was none.
+        outcome: see `Meter`.
+        seconds: that it took.
+        fault: class of the exception, or where it did not get as far as a pipe, why; "" where it was done.
+    """
+
+    sequence: int
+    ended: float
+    side: str
+    verb: str
+    noun: str
+    peer: str
+    exchange_id: int
+    outcome: str
+    seconds: float
+    fault: str
+
+
 class Meter:
     """Counts what a node does. Used from the thread of its event loop alone.
 
+    An exchange that was opened takes until the head of its answer; one that is served until its answer was handed over.
+    The outcome is "done", "refused" (the caller's fault), "failed" (the handler's), "unsent", "unknown" or "cancelled".
+
     Args:
         serves: nouns that this node serves.
+        durations: whether to keep durations by event.
 
     Attributes:
-        durations: of exchanges, by side ("opened" or "served"), verb, event and outcome. One that was opened takes
-            until the head of its answer, one that is served until its answer was handed over. The outcome is "done",
-            "refused" (the caller's fault), "failed" (the handler's), "unsent", "unknown", or "cancelled".
+        durations: of exchanges, by side ("opened" or "served"), verb, event and outcome; None where they are not kept.
         repeats: attempts to have a request answered, beyond the first of each.
         connections: connections that were made.
-        received: bytes of the frames that arrived.
-        sent: bytes of the frames that left.
+        traffic: of each pipe that has not ended.
+        samples: of the last `HISTORY` seconds, each with its number in the sequence of what is remembered.
+        sequence: number of what was remembered last.
     """
 
-    def __init__(self, serves: Container[str]) -> None:
+    def __init__(self, serves: Container[str], *, durations: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._serves = serves
         self._events: set[str] = set()
-        self.durations: dict[tuple[str, str, str, str], Durations] = {}
+        self.durations: DurationsByEvent | None = {} if durations else None
         self.repeats = 0
         self.connections = 0
-        self.received = 0
-        self.sent = 0
+        self.traffic: dict[Pipe, Traffic] = {}
+        self.samples: deque[tuple[int, Sample]] = deque(maxlen=HISTORY)
+        self.sequence = 0
+        # By pipes that have ended, and opened without getting as far as a pipe.
+        self._past = Traffic()
+        self._sampled = self.totals
+        self._usual: deque[Remembered] = deque(maxlen=MAX_REMEMBERED)
+        self._notable: deque[Remembered] = deque(maxlen=MAX_REMEMBERED)
+        self._room = REMEMBERED_A_SECOND
+        self._timer: asyncio.TimerHandle | None = None
 
-    def serving(self, serve: Serve) -> Serve:
-        """Return what counts the requests that `serve` answers."""
+    def start(self) -> None:
+        """Begin to sample."""
+        self._timer = self._loop.call_later(1, self._tick, self._loop.time() + 1)
+
+    def stop(self) -> None:
+        """Sample no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def totals(self) -> Sample:
+        """What was counted since the node was made."""
+        totals = [0] * len(Sample._fields)
+        for traffic in (self._past, *self.traffic.values()):
+            traffic.add_to(totals)
+        return Sample._make(totals)
+
+    def remembered(self, since: int = 0) -> list[Remembered]:
+        """Return the exchanges that are remembered, the last ones first; those after a number in the sequence."""
+        newer = (each for each in chain(self._usual, self._notable) if each.sequence > since)
+        return sorted(newer, reverse=True)
+
+    def metered(self, carrier: Carrier, serve: Serve) -> tuple[Carrier, Serve, Traffic]:
+        """Return what counts the frames of a new connection, and what counts the requests that come by it."""
+        self.connections += 1
+        traffic = Traffic()
+        note = self._note
 
         async def counting(incoming: Incoming) -> None:
-            started = self._loop.time()
-            outcome = "done"
+            started = time.monotonic()
             try:
                 await serve(incoming)
-            except EventError as error:
-                outcome = _outcome(error)
+            except BaseException as error:
+                note(SERVED, traffic.served, started, incoming.request, incoming, None, error)
                 raise
-            except BaseException:
-                outcome = "cancelled"
-                raise
-            finally:
-                request = incoming.request
-                noun = request.noun.replace("/", "_")
-                event = noun if noun in self._events or self._admits(noun, known=noun in self._serves) else OTHER
-                self._note("served", request.verb, event, outcome, self._loop.time() - started)
+            note(SERVED, traffic.served, started, incoming.request, incoming, None, None)
 
-        return counting
+        return _Metered(carrier, traffic), counting, traffic
 
-    def carrying(self, carrier: Carrier) -> Carrier:
-        """Return what counts the bytes of a new connection's frames."""
-        self.connections += 1
-        return _Metered(carrier, self)
+    def follow(self, pipe: Pipe, traffic: Traffic) -> None:
+        """Count what passes by a pipe, to its end."""
+        self.traffic[pipe] = traffic
+
+        def ended(_: object) -> None:
+            del self.traffic[pipe]
+            traffic.end(self._past)
+
+        pipe.ended.add_done_callback(ended)
 
     async def exchange(
         self, pipe_to: PipeTo, make_request: MakeRequest, body: AsyncIterable[bytes] | None, patience: Patience
     ) -> tuple[Answer, int]:
         """Do what `restpipe.nodes.exchanges.exchange` does, and count it."""
-        started = self._loop.time()
-        outcome, verb, event = "done", OTHER, OTHER
-        times = 0
-
-        def make(pipe: Pipe) -> Request:
-            nonlocal times, verb, event
-            request = make_request(pipe)
-            times += 1
-            verb = request.verb
-            noun = request.noun.replace("/", "_")
-            event = noun if noun in self._events or self._admits(noun, known=_is_served_by(pipe, noun)) else OTHER
-            return request
-
+        started = time.monotonic()
+        tried = Tried()
         try:
-            return await exchange(pipe_to, make, body, patience)
-        except EventError as error:
+            answered = await exchange(pipe_to, make_request, body, patience, tried)
+        except BaseException as error:
+            self._opened(started, tried, None, error)
+            raise
+        self._opened(started, tried, answered[0], None)
+        return answered
+
+    def _opened(self, started: float, tried: Tried, answer: Answer | None, error: BaseException | None) -> None:
+        pipe = tried.pipe
+        if tried.times > 1:
+            self.repeats += tried.times - 1
+        traffic = self.traffic.get(pipe, self._past) if pipe is not None else self._past
+        self._note(OPENED, traffic.opened, started, tried.request, answer, pipe, error)
+
+    def _note(
+        self, side: str, tally: Tally, started: float, request: Request | None, end: Answer | Incoming | None,
+        pipe: Pipe | None, error: BaseException | None,
+    ) -> None:  # fmt: skip
+        seconds = time.monotonic() - started
+        tally.all += 1
+        outcome = "done"
+        if error is not None:
+            tally.failed += 1
             outcome = _outcome(error)
-            raise
-        except BaseException:
-            outcome = "cancelled"
-            raise
-        finally:
-            if times > 1:
-                self.repeats += times - 1
-            self._note("opened", verb, event, outcome, self._loop.time() - started)
+        if self.durations is not None:
+            self._measure(self.durations, side, request, pipe, outcome, seconds)
+        if error is None and seconds < SLOW:
+            if not self._room:
+                return
+            self._room -= 1
+            memory = self._usual
+        else:
+            memory = self._notable
+        self.sequence += 1
+        peer = pipe.peer.name if pipe is not None else end.peer.name if isinstance(end, Incoming) else ""
+        memory.append(
+            Remembered(
+                self.sequence, time.time(), side, "" if request is None else request.verb, _noun(request), peer,
+                end.id if end is not None else _exchange_id(error), outcome, seconds,
+                _fault(error, told=request is None),
+            )
+        )  # fmt: skip
 
-    def _admits(self, noun: str, *, known: bool) -> bool:
-        if not known or len(self._events) >= MAX_EVENTS:
-            return False
-        self._events.add(noun)
-        return True
-
-    def _note(self, side: str, verb: str, event: str, outcome: str, seconds: float) -> None:
-        key = side, verb if verb in _VERBS else OTHER, event, outcome
-        durations = self.durations.get(key)
+    def _measure(
+        self, by_event: DurationsByEvent, side: str, request: Request | None, pipe: Pipe | None, outcome: str,
+        seconds: float,
+    ) -> None:  # fmt: skip
+        verb, event = OTHER, OTHER
+        if request is not None:
+            noun = request.noun.replace("/", "_")
+            if noun in self._events or self._admits(noun, pipe):
+                event = noun
+            if request.verb in _VERBS:
+                verb = request.verb
+        key = side, verb, event, outcome
+        durations = by_event.get(key)
         if durations is None:
-            durations = self.durations[key] = Durations()
+            durations = by_event[key] = Durations()
         durations.buckets[bisect_left(BOUNDS, seconds)] += 1
         durations.seconds += seconds
+
+    def _admits(self, noun: str, peer: Pipe | None) -> bool:
+        """Count an event by its name from now on, if its server says that there is one, and there is room."""
+        if len(self._events) >= MAX_EVENTS:
+            return False
+        if peer is None:
+            known = noun in self._serves
+        else:
+            known = any(event.noun == noun for event in peer.ready.result().manifest)
+        if known:
+            self._events.add(noun)
+        return known
+
+    def _tick(self, due: float) -> None:
+        """Take the sample of a second."""
+        self._timer = self._loop.call_at(due + 1, self._tick, due + 1)
+        totals = self.totals
+        self.sequence += 1
+        self.samples.append((self.sequence, Sample._make(map(int.__sub__, totals, self._sampled))))
+        self._sampled = totals
+        for traffic in self.traffic.values():
+            traffic.tick()
+        self._room = REMEMBERED_A_SECOND
 
 
 class _Metered:
     """A carrier whose frames are counted."""
 
-    def __init__(self, carrier: Carrier, meter: Meter) -> None:
+    def __init__(self, carrier: Carrier, traffic: Traffic) -> None:
         self._carrier = carrier
-        self._meter = meter
+        self._traffic = traffic
         self.peer = carrier.peer
         self.close = carrier.close
 
     async def read(self) -> bytes | None:
         frame = await self._carrier.read()
         if frame is not None:
-            self._meter.received += len(frame)
+            self._traffic.received += len(frame)
         return frame
 
     async def write(self, frame: bytes) -> None:
         await self._carrier.write(frame)
-        self._meter.sent += len(frame)
+        self._traffic.sent += len(frame)
 
 
-def _is_served_by(pipe: Pipe, noun: str) -> bool:
-    return any(event.noun == noun for event in pipe.ready.result().manifest)
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, EventError):
+        if error.executed == "no":
+            return "refused" if error.status < 500 else "unsent"
+        return "failed" if error.executed == "yes" else "unknown"
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else "unknown"
 
 
-def _outcome(error: EventError) -> str:
-    if error.executed == "no":
-        return "refused" if error.status < 500 else "unsent"
-    return "failed" if error.executed == "yes" else "unknown"
+def _noun(request: Request | None) -> str:
+    """Return what an event is called, of bounded length; nothing of a query, which may hold what is secret."""
+    if request is None:
+        return ""
+    noun = request.noun or request.target.partition("?")[0]
+    return noun if len(noun) <= MAX_NOUN else noun[: MAX_NOUN - 1] + "…"
+
+
+def _exchange_id(error: BaseException | None) -> int:
+    number = error.instance.rpartition(":")[2] if isinstance(error, EventError) else ""
+    return int(number) if number.isdecimal() else 0
+
+
+def _fault(error: BaseException | None, *, told: bool) -> str:
+    """Say what went wrong; in words only where they are our own, and there is nothing else to tell."""
+    if not isinstance(error, EventError):
+        return ""
+    return (str(error) if told else error.exception_class)[:MAX_FAULT]

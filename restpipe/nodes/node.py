@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
+from datetime import UTC, datetime
 from typing import Any
 
 from restpipe.config import NodeSettings, make_object
@@ -20,7 +21,6 @@ from restpipe.nodes.metering import Meter
 from restpipe.nodes.tracing import tracing
 from restpipe.nodes.watch import Watch
 from restpipe.pipe import Pipe
-from restpipe.pipe.pipe import Serve
 from restpipe.protocol.limits import Limits
 from restpipe.stats import stats_to
 from restpipe.transport.carrier import Carrier
@@ -52,7 +52,8 @@ class Node(ABC):
         custody: of its key, its certificates and its CRL.
         handler: the event handler; None where an HTTP service serves.
         service: serves the peers' requests.
-        meter: counts for Prometheus; None where it is turned off.
+        meter: counts what it does.
+        started: when it was started.
         tracing: makes spans; None where the program does not want them.
     """
 
@@ -87,7 +88,8 @@ class Node(ABC):
                 ),
             )
         nouns = frozenset(event.noun for event in self.service.manifest)
-        self.meter = Meter(nouns) if settings.metrics else None
+        self.meter = Meter(nouns, durations=settings.metrics)
+        self.started = datetime.now(UTC)
         self.tracing = tracing()
         self.notifier = Notifier(self.threads)
         self._loop = asyncio.get_running_loop()
@@ -114,7 +116,9 @@ class Node(ABC):
     @abstractmethod
     async def start(self) -> None:
         """Begin to listen, or to dial."""
+        self.started = datetime.now(UTC)
         self.stats.start()
+        self.meter.start()
         self._notifying = self._loop.create_task(self.notifier.run(), name="hooks")
         self._watch.start()
 
@@ -122,6 +126,7 @@ class Node(ABC):
     async def stop(self, grace: float) -> None:
         """Let what is in flight finish for at most `grace` seconds, and end all pipes."""
         await self._watch.stop()
+        self.meter.stop()
         self.service.close()
         await self.notifier.settle(HOOK_PATIENCE)
         if self._notifying is not None:
@@ -140,12 +145,10 @@ class Node(ABC):
 
     def make_pipe(self, carrier: Carrier, *, dials: bool, succeeds: bool = False) -> Pipe:
         """Return a pipe over a carrier, to be run."""
-        serve: Serve = self.service.serve
-        if self.meter is not None:
-            carrier, serve = self.meter.carrying(carrier), self.meter.serving(serve)
+        carrier, serve, traffic = self.meter.metered(carrier, self.service.serve)
         if self.tracing is not None:
             serve = self.tracing.serving(serve)
-        return Pipe(
+        pipe = Pipe(
             carrier,
             dials=dials,
             limits=self.limits,
@@ -156,6 +159,8 @@ class Node(ABC):
             forwards=self.service.forwards,
             remembers=self.service.remembers,
         )
+        self.meter.follow(pipe, traffic)
+        return pipe
 
     def context_of(self, pipe: Pipe) -> PeerContext:
         """Return what a hook is told of the peer."""

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from restpipe.exceptions import InternalError, NoHandlerError, WrongVerbError
 from restpipe.nodes.client import ClientNode
-from restpipe.nodes.exchanges import Patience, PipeTo, exchange
+from restpipe.nodes.exchanges import Patience, PipeTo
 from restpipe.nodes.server import ServerNode
 from restpipe.version import __version__
 from restpipe.web.door import Door
@@ -40,7 +40,7 @@ def make_app(node: ServerNode | ClientNode, *, mounted: bool = False) -> App:
     if settings.web_bind is None and not mounted:
         raise ValueError("the node has no web server")
     prefix, route = (b"/client/", _to_client(node)) if isinstance(node, ServerNode) else (b"/server/", _to_server(node))
-    calling = exchange if node.meter is None else node.meter.exchange
+    calling = node.meter.exchange
     gateway = Gateway(
         make_fastapi(node),
         door=Door(
@@ -69,11 +69,11 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
         swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": -1},
     )
     add_health(app, node)
-    if node.meter is not None:
+    if node.settings.metrics:
         # Imported where it is turned on: not every node pays for it.
         from restpipe.web.metrics import add_metrics
 
-        add_metrics(app, node, node.meter)
+        add_metrics(app, node)
     of_routes = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -15,17 +15,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from restpipe.nodes.client import ClientNode
-from restpipe.nodes.metering import BOUNDS, Meter
+from restpipe.nodes.metering import BOUNDS
 from restpipe.nodes.server import ServerNode
 from restpipe.version import __version__
 
 _LE = (*map(str, BOUNDS), "+Inf")
 
 
-def add_metrics(app: FastAPI, node: ServerNode | ClientNode, meter: Meter) -> None:
+def add_metrics(app: FastAPI, node: ServerNode | ClientNode) -> None:
     """Add `/metrics`."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(NodeCollector(node, meter))
+    registry.register(NodeCollector(node))
 
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -38,12 +38,10 @@ class NodeCollector(Collector):
 
     Args:
         node: the node.
-        meter: what it counts with.
     """
 
-    def __init__(self, node: ServerNode | ClientNode, meter: Meter) -> None:
+    def __init__(self, node: ServerNode | ClientNode) -> None:
         self._node = node
-        self._meter = meter
 
     def collect(self) -> Iterator[Metric]:
         """Yield what there is to tell."""
@@ -56,19 +54,19 @@ class NodeCollector(Collector):
         yield self._certificates()
 
     def _counted(self) -> Iterator[Metric]:
-        meter = self._meter
+        meter, totals = self._node.meter, self._node.meter.totals
         durations = HistogramMetricFamily(
             "restpipe_exchange_duration_seconds",
             "Exchanges that this node opened, until the head of the answer, or served, until its end.",
             labels=("side", "verb", "event", "outcome"),
         )
-        for labels, measured in meter.durations.items():
+        for labels, measured in (meter.durations or {}).items():
             buckets = list(zip(_LE, accumulate(measured.buckets), strict=True))
             durations.add_metric(labels, buckets, measured.seconds)
         yield durations
         carried = CounterMetricFamily("restpipe_frame_bytes", "Bytes of frames on pipes.", labels=("direction",))
-        carried.add_metric(("received",), meter.received)
-        carried.add_metric(("sent",), meter.sent)
+        carried.add_metric(("received",), totals.received)
+        carried.add_metric(("sent",), totals.sent)
         yield carried
         yield CounterMetricFamily("restpipe_repeats", "Attempts at a request beyond its first.", meter.repeats)
         yield CounterMetricFamily(

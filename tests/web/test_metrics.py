@@ -153,7 +153,7 @@ async def test_the_door_is_before_metrics_and_they_are_off_unless_asked_for(
     identity_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(identity_files) as server, web_of(server) as http:
-        assert server.meter is None
+        assert server.meter.durations is None
         assert (await http.get("/metrics")).status_code == 404
     monkeypatch.setenv("RP_WEB_TOKEN", "s3cret")
     monkeypatch.setenv("RP_METRICS", "1")
