@@ -90,6 +90,11 @@ class ClientNode(Node):
             return None
         return PeerAbsentError("this node is not connected to the server")
 
+    @property
+    def last_failure(self) -> str:
+        """Why the last attempt to connect failed; "" where it did not."""
+        return self._last_cause
+
     async def pipe_to_server(self, wait: float) -> Pipe:
         """Return the pipe to the server.
 

@@ -20,6 +20,7 @@ from restpipe.web.health import add_health
 from restpipe.web.openapi import PROBLEM_SCHEMA, event_paths
 from restpipe.web.paths import decode
 from restpipe.web.problems import problem_response
+from restpipe.web.status import add_status
 
 _DESCRIPTION = """
 The events that the other side of the pipe serves; the list changes as nodes come and go.
@@ -69,6 +70,7 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
         swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": -1},
     )
     add_health(app, node)
+    add_status(app, node)
     if node.settings.metrics:
         # Imported where it is turned on: not every node pays for it.
         from restpipe.web.metrics import add_metrics

@@ -1,0 +1,249 @@
+"""`/`, a page that shows how the node does, and `/status`, the same as JSON."""
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from restpipe.exceptions import BadArgumentsError, EventError
+from restpipe.nodes.client import ClientNode
+from restpipe.nodes.metering import Remembered, Sample, Traffic
+from restpipe.nodes.server import ServerNode
+from restpipe.pipe import Pipe
+from restpipe.version import __version__
+from restpipe.web.problems import problem_response
+
+Node = ServerNode | ClientNode
+
+# Peers that an answer lists, unless it is asked for fewer; and at most.
+PAGE = 50
+MAX_PAGE = 200
+# Seconds for which a list of peers serves everyone who asks for the same: many who watch cost hardly more than one.
+KEPT = 1.0
+# Different lists that are kept.
+MAX_KEPT = 8
+# Characters that are shown of what a peer says of itself.
+MAX_TEXT = 200
+
+# Everything of the page is the node's own, and no script is in it that is not a file.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+_FILES = {"/": ("status.html", "text/html"), "/status.css": ("status.css", "text/css"),
+          "/status.js": ("status.js", "text/javascript")}  # fmt: skip
+
+Row = tuple[Pipe, Traffic]
+
+
+def _by_name(row: Row) -> Any:
+    return row[0].peer.name
+
+
+# What the peers may be sorted by; where two are alike, by name.
+_KEYS: dict[str, Callable[[Row], Any]] = {
+    "name": _by_name,
+    "address": lambda row: row[0].peer.address,
+    "since": lambda row: -row[1].since,
+    "rate": lambda row: -row[1].rate,
+    "failed": lambda row: -row[1].opened.failed - row[1].served.failed,
+    "in_flight": lambda row: -row[0].in_flight,
+    "round_trip": lambda row: -(row[0].round_trip or 0.0),
+    "bytes": lambda row: -row[1].received - row[1].sent,
+    "expires": lambda row: _timestamp(row[0].peer.not_after) or float("inf"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the query asks for.
+
+    Attributes:
+        clients: part of the name or address of the peers that are wanted, in lower case.
+        sort: one of `_KEYS`.
+        offset: peers to leave out at the beginning.
+        limit: peers at most.
+    """
+
+    clients: str
+    sort: str
+    offset: int
+    limit: int
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> "Asked":
+        """Read a query.
+
+        Raises:
+            BadArgumentsError: it makes no sense.
+        """
+        sort = query.get("sort", "rate")
+        if sort not in _KEYS:
+            raise BadArgumentsError(f"sort should be one of {', '.join(_KEYS)}")
+        return cls(
+            query.get("clients", "").strip().lower(),
+            sort,
+            _number(query, "offset", 0, 1_000_000_000),
+            _number(query, "limit", PAGE, MAX_PAGE),
+        )
+
+
+class Status:
+    """Tells how a node does.
+
+    Args:
+        node: the node.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._kept: dict[Asked, tuple[float, dict[str, Any]]] = {}
+
+    def document(self, asked: Asked, since: int = 0) -> dict[str, Any]:
+        """Return what `/status` answers.
+
+        Args:
+            asked: which peers.
+            since: number in the sequence, as an earlier answer told it; samples and events of before are left out.
+        """
+        node, meter = self._node, self._node.meter
+        fault = node.fault
+        return {
+            "node": {
+                "role": node.settings.node,
+                "name": node.identity.name,
+                "version": __version__,
+                "started": _timestamp(node.started),
+                "ready": fault is None,
+                "fault": "" if fault is None else str(fault),
+                "last_failure": node.last_failure[:MAX_TEXT] if isinstance(node, ClientNode) else "",
+                "threads_busy": node.threads.busy,
+                "metrics": node.settings.metrics,
+            },
+            "now": time.time(),
+            "sequence": meter.sequence,
+            "totals": {**meter.totals._asdict(), "repeats": meter.repeats, "connections": meter.connections},
+            "samples": _samples(each for number, each in meter.samples if number > since),
+            "certificates": {
+                "node": _timestamp(node.identity.not_after),
+                "ca": _timestamp(node.identity.ca_not_after),
+            },
+            **self._peers(asked),
+            "events": [_event(each) for each in meter.remembered(since)],
+        }
+
+    def _peers(self, asked: Asked) -> dict[str, Any]:
+        """Return what there is to tell of the peers, and of all of them together; at most a second old."""
+        now = time.monotonic()
+        kept = self._kept.get(asked)
+        if kept is not None and now - kept[0] < KEPT:
+            return kept[1]
+        if len(self._kept) >= MAX_KEPT:
+            self._kept.clear()
+        found = self._find(asked)
+        self._kept[asked] = now, found
+        return found
+
+    def _find(self, asked: Asked) -> dict[str, Any]:
+        traffic = self._node.meter.traffic
+        rows = [(pipe, traffic[pipe]) for pipe in self._node.pipes if pipe in traffic and pipe.ready.done()]
+        wanted = asked.clients
+        matching = (
+            [row for row in rows if wanted in row[0].peer.name.lower() or wanted in row[0].peer.address]
+            if wanted
+            else rows
+        )
+        key = _KEYS[asked.sort]
+        first = heapq.nsmallest(asked.offset + asked.limit, matching, key=lambda row: (key(row), _by_name(row)))
+        ends = [pipe.peer.not_after for pipe, _ in rows if pipe.peer.not_after is not None]
+        return {
+            "peers": {
+                "connected": sum(pipe.available for pipe, _ in rows),
+                "in_flight": sum(pipe.in_flight for pipe, _ in rows),
+                "queued": sum(pipe.queued for pipe, _ in rows),
+                "first_expires": _timestamp(min(ends, default=None)),
+                "matching": len(matching),
+                "offset": asked.offset,
+                "list": [_peer(*row) for row in first[asked.offset :]],
+            }
+        }
+
+
+def add_status(app: FastAPI, node: Node) -> None:
+    """Add the page, its files, and `/status`."""
+    status = Status(node)
+    pages = resources.files("restpipe.web") / "pages"
+
+    async def tell(request: Request) -> Response:
+        query = request.query_params
+        try:
+            document = status.document(Asked.of(query), _number(query, "since", 0, 1 << 60))
+        except EventError as error:
+            return problem_response(error)
+        return JSONResponse(document, headers=_HEADERS)
+
+    app.router.routes.append(Route("/status", tell))
+    for path, (name, kind) in _FILES.items():
+        app.router.routes.append(Route(path, _file((pages / name).read_bytes(), kind)))
+
+
+def _file(content: bytes, kind: str) -> Callable[[Request], Any]:
+    async def send(_request: Request) -> Response:
+        # The files are small: asked for each time, they are always those of the version that runs.
+        return Response(content, media_type=kind, headers=_HEADERS | {"Content-Security-Policy": _POLICY})
+
+    return send
+
+
+def _peer(pipe: Pipe, traffic: Traffic) -> dict[str, Any]:
+    peer = pipe.peer
+    return {
+        "name": peer.name,
+        "address": peer.address,
+        "software": pipe.ready.result().software[:MAX_TEXT],
+        "since": traffic.since,
+        "available": pipe.available,
+        "round_trip_s": pipe.round_trip,
+        "in_flight": pipe.in_flight,
+        "queued": pipe.queued,
+        "rate": round(traffic.rate, 2),
+        "opened": traffic.opened.all,
+        "opened_failed": traffic.opened.failed,
+        "served": traffic.served.all,
+        "served_failed": traffic.served.failed,
+        "received": traffic.received,
+        "sent": traffic.sent,
+        "expires": _timestamp(peer.not_after),
+    }
+
+
+def _samples(samples: Iterable[Sample]) -> dict[str, list[int]]:
+    """Return a list for each figure, of the last seconds, the latest at the end."""
+    columns = list(zip(*samples, strict=True)) or [()] * len(Sample._fields)
+    return {name: list(column) for name, column in zip(Sample._fields, columns, strict=True)}
+
+
+def _event(event: Remembered) -> dict[str, Any]:
+    return event._asdict() | {"seconds": round(event.seconds, 6)}
+
+
+def _timestamp(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.astimezone(UTC).timestamp()
+
+
+def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = query.get(name, "")
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise BadArgumentsError(f"{name} should be a number, and not {text[:20]!a}")
+    return min(int(text), most)
