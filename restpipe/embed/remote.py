@@ -15,7 +15,7 @@ from restpipe.handlers.context import Result, read_result
 from restpipe.handlers.file_answers import PIECE, is_file, status_of_regular
 from restpipe.handlers.streams import is_stream, pieces_of
 from restpipe.handlers.threads import HandlerThreads
-from restpipe.nodes.exchanges import Patience, PipeTo, exchange
+from restpipe.nodes.exchanges import Patience, PipeTo
 from restpipe.nodes.node import Node
 from restpipe.pipe import Answer
 
@@ -159,7 +159,7 @@ class Remote:
             settings.connection_wait_timeout_s if options.wait is None else options.wait,
         )
         make = partial(Outgoing, verb, noun, arguments, query, options.headers)
-        have_answered = exchange if node.meter is None else node.meter.exchange
+        have_answered = node.meter.exchange
         async with contextlib.AsyncExitStack() as stack:
             if not (is_file(data) or is_stream(data) or hasattr(data, "__aiter__")):
                 outgoing = make(*payload.encode(data, options.mime_type))

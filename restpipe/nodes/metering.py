@@ -15,13 +15,13 @@ from typing import NamedTuple
 from restpipe.exceptions import EventError
 from restpipe.handlers.events import VERBS
 from restpipe.nodes.exchanges import MakeRequest, Patience, PipeTo, Tried, exchange
+from restpipe.nodes.traffic import BOUNDS, Durations, DurationsByEvent, MeteredCarrier, Sample, Tally, Traffic
 from restpipe.pipe import Answer, Incoming, Pipe
 from restpipe.pipe.pipe import Serve
+from restpipe.pipe.request_ids import id_of_instance, request_id
 from restpipe.transport.carrier import Carrier
 from restpipe_pb.v1.pipe_pb2 import Request
 
-# Seconds; the upper bounds of the buckets of durations, the last of which has none.
-BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 # Events that are counted by name; peers say what they serve, and so could say anything.
 MAX_EVENTS = 200
 OTHER = "other"
@@ -41,104 +41,6 @@ SLOW = 1.0
 MAX_NOUN = 120
 # Characters that are kept of what went wrong.
 MAX_FAULT = 200
-# Share of the last second in the rate of a pipe, the rest being that of those before.
-_SMOOTHING = 0.3
-
-
-class Durations:
-    """How often something took how long.
-
-    Attributes:
-        buckets: number of times for each of `BOUNDS`, and of those beyond.
-        seconds: the sum.
-    """
-
-    __slots__ = ("buckets", "seconds")
-
-    def __init__(self) -> None:
-        self.buckets = [0] * (len(BOUNDS) + 1)
-        self.seconds = 0.0
-
-
-# By side, verb, event and outcome.
-DurationsByEvent = dict[tuple[str, str, str, str], Durations]
-
-
-class Tally:
-    """Exchanges that are over.
-
-    Attributes:
-        all: their number.
-        failed: those of them whose outcome is not "done".
-    """
-
-    __slots__ = ("all", "failed")
-
-    def __init__(self) -> None:
-        self.all = 0
-        self.failed = 0
-
-
-class Traffic:
-    """What passed by a pipe.
-
-    Attributes:
-        since: when it was made, in seconds since 1970.
-        opened: exchanges that this node opened.
-        served: exchanges that the peer opened.
-        received: bytes of the frames that arrived.
-        sent: bytes of the frames that left.
-        rate: exchanges a second, both ways, over the last few seconds.
-    """
-
-    __slots__ = ("_counted", "opened", "rate", "received", "sent", "served", "since")
-
-    def __init__(self) -> None:
-        self.since = time.time()
-        self.opened = Tally()
-        self.served = Tally()
-        self.received = 0
-        self.sent = 0
-        self.rate = 0.0
-        self._counted = 0
-
-    def add_to(self, totals: list[int]) -> None:
-        """Add what passed to totals in the order of `Sample`."""
-        totals[0] += self.opened.all
-        totals[1] += self.opened.failed
-        totals[2] += self.served.all
-        totals[3] += self.served.failed
-        totals[4] += self.received
-        totals[5] += self.sent
-
-    def end(self, past: "Traffic") -> None:
-        """Count to that of the past from now on."""
-        for ours, theirs in ((self.opened, past.opened), (self.served, past.served)):
-            theirs.all += ours.all
-            theirs.failed += ours.failed
-        past.received += self.received
-        past.sent += self.sent
-        # Exchanges that end with their pipe are noted after it.
-        self.opened, self.served = past.opened, past.served
-
-    def tick(self) -> None:
-        """Note that a second is over."""
-        counted = self.opened.all + self.served.all
-        if counted != self._counted or self.rate:
-            rate = self.rate + (counted - self._counted - self.rate) * _SMOOTHING
-            self.rate = rate if rate >= 0.01 else 0.0
-            self._counted = counted
-
-
-class Sample(NamedTuple):
-    """What was counted within a second, or in all."""
-
-    opened: int
-    opened_failed: int
-    served: int
-    served_failed: int
-    received: int
-    sent: int
 
 
 class Remembered(NamedTuple):
@@ -151,7 +53,7 @@ class Remembered(NamedTuple):
         verb: of the event.
         noun: of it, or the path that is passed on to an HTTP service; cut where it is long.
         peer: the node at the other end, "" where there was none.
-        exchange_id: on the pipe, 0 where there was none.
+        request_id: as in the logs of both nodes, "" where there was no pipe.
         outcome: see `Meter`.
         seconds: that it took.
         fault: class of the exception, or where it did not get as far as a pipe, why; "" where it was done.
@@ -163,7 +65,7 @@ class Remembered(NamedTuple):
     verb: str
     noun: str
     peer: str
-    exchange_id: int
+    request_id: str
     outcome: str
     seconds: float
     fault: str
@@ -243,7 +145,7 @@ class Meter:
                 raise
             note(SERVED, traffic.served, started, incoming.request, incoming, None, None)
 
-        return _Metered(carrier, traffic), counting, traffic
+        return MeteredCarrier(carrier, traffic), counting, traffic
 
     def follow(self, pipe: Pipe, traffic: Traffic) -> None:
         """Count what passes by a pipe, to its end."""
@@ -300,7 +202,7 @@ class Meter:
         memory.append(
             Remembered(
                 self.sequence, time.time(), side, "" if request is None else request.verb, _noun(request), peer,
-                end.id if end is not None else _exchange_id(error), outcome, seconds,
+                _request_id(request, end, error), outcome, seconds,
                 _fault(error, told=request is None),
             )
         )  # fmt: skip
@@ -347,26 +249,6 @@ class Meter:
         self._room = REMEMBERED_A_SECOND
 
 
-class _Metered:
-    """A carrier whose frames are counted."""
-
-    def __init__(self, carrier: Carrier, traffic: Traffic) -> None:
-        self._carrier = carrier
-        self._traffic = traffic
-        self.peer = carrier.peer
-        self.close = carrier.close
-
-    async def read(self) -> bytes | None:
-        frame = await self._carrier.read()
-        if frame is not None:
-            self._traffic.received += len(frame)
-        return frame
-
-    async def write(self, frame: bytes) -> None:
-        await self._carrier.write(frame)
-        self._traffic.sent += len(frame)
-
-
 def _outcome(error: BaseException) -> str:
     if isinstance(error, EventError):
         if error.executed == "no":
@@ -383,9 +265,10 @@ def _noun(request: Request | None) -> str:
     return noun if len(noun) <= MAX_NOUN else noun[: MAX_NOUN - 1] + "…"
 
 
-def _exchange_id(error: BaseException | None) -> int:
-    number = error.instance.rpartition(":")[2] if isinstance(error, EventError) else ""
-    return int(number) if number.isdecimal() else 0
+def _request_id(request: Request | None, end: Answer | Incoming | None, error: BaseException | None) -> str:
+    if request is not None and end is not None:
+        return request_id(request, end.label)
+    return id_of_instance(error.instance) if isinstance(error, EventError) else ""
 
 
 def _fault(error: BaseException | None, *, told: bool) -> str:

@@ -11,6 +11,7 @@ from restpipe_pb.v1.pipe_pb2 import Request
 REQUEST_ID = "x-request-id"
 TRACEPARENT = "traceparent"
 
+_INSTANCE = "urn:restpipe:request:"
 # What goes into logs, documents and URNs as it is.
 _SANE = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/+=@-]{0,127}")
 # W3C Trace Context section 3.2: later versions may say more, version ff and ids of zeros are none.
@@ -38,7 +39,12 @@ def sane(request_id: str) -> str:
 
 def instance(request_id: str) -> str:
     """Return what identifies the occurrence of a problem (RFC 9457 section 3.1.5)."""
-    return f"urn:restpipe:request:{request_id}"
+    return f"{_INSTANCE}{request_id}"
+
+
+def id_of_instance(instance: str) -> str:
+    """Return the request's id of what `instance` returned, "" of anything else."""
+    return instance.removeprefix(_INSTANCE) if instance.startswith(_INSTANCE) else ""
 
 
 def _header(request: Request, name: str) -> str:

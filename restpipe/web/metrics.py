@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from restpipe.nodes.client import ClientNode
-from restpipe.nodes.metering import BOUNDS
 from restpipe.nodes.server import ServerNode
+from restpipe.nodes.traffic import BOUNDS
 from restpipe.version import __version__
 
 _LE = (*map(str, BOUNDS), "+Inf")

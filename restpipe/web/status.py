@@ -15,8 +15,9 @@ from starlette.routing import Route
 
 from restpipe.exceptions import BadArgumentsError, EventError
 from restpipe.nodes.client import ClientNode
-from restpipe.nodes.metering import Remembered, Sample, Traffic
+from restpipe.nodes.metering import Remembered
 from restpipe.nodes.server import ServerNode
+from restpipe.nodes.traffic import Sample, Traffic
 from restpipe.pipe import Pipe
 from restpipe.version import __version__
 from restpipe.web.problems import problem_response

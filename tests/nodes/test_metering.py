@@ -11,7 +11,8 @@ from memory_pipes import PATIENCE
 from restpipe.exceptions import EventError, HandlerError, PeerAbsentError
 from restpipe.nodes import metering
 from restpipe.nodes.exchanges import Patience
-from restpipe.nodes.metering import HISTORY, MAX_NOUN, MAX_REMEMBERED, REMEMBERED_A_SECOND, Meter, Remembered, Sample
+from restpipe.nodes.metering import HISTORY, MAX_NOUN, MAX_REMEMBERED, REMEMBERED_A_SECOND, Meter, Remembered
+from restpipe.nodes.traffic import Sample
 from restpipe.pipe import Incoming, Pipe, PipeEnd
 from restpipe.protocol.limits import Limits
 from restpipe.stats import NullStats
@@ -95,18 +96,18 @@ async def test_both_sides_remember_who_asked_what_of_whom_and_how_it_ended(joine
     assert (opened.side, opened.verb, opened.noun, opened.outcome) == ("opened", "get", "value", "done")
     assert (served.side, served.verb, served.noun, served.outcome) == ("served", "get", "value", "done")
     assert (opened.peer, served.peer) == ("asked", "asking")
-    assert opened.exchange_id == served.exchange_id > 0
+    assert opened.request_id == served.request_id != ""
     assert 0 <= served.seconds <= opened.seconds < PATIENCE
     await joined.ask("raise")
     opened, served = joined.last
     assert (opened.outcome, opened.fault) == (served.outcome, served.fault) == ("failed", "LookupError")
-    assert opened.exchange_id == served.exchange_id > 0
+    assert opened.request_id == served.request_id != ""
 
 
 async def test_what_never_got_as_far_as_a_pipe_says_why(joined: Joined) -> None:
     await joined.ask_nobody()
     (event,) = joined.opening.remembered()
-    assert (event.outcome, event.peer, event.exchange_id) == ("unsent", "", 0)
+    assert (event.outcome, event.peer, event.request_id) == ("unsent", "", "")
     assert event.fault == "client 'x' is not connected"
     assert joined.opening.totals == Sample(1, 1, 0, 0, *joined.opening.totals[4:])
 

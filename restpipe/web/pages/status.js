@@ -77,7 +77,7 @@ const RECENT = [
   ["Peer", (event) => event.peer],
   ["Outcome", (event) => make("span", event.outcome, `outcome ${event.outcome === "done" ? "done" : "bad"}`)],
   ["Took", (event) => duration(event.seconds), "figure"],
-  ["Exchange", (event) => event.exchange_id ? `${event.exchange_id}` : "", "figure"],
+  ["Exchange", (event) => event.exchange_id ? `${event.request_id}` : "", "figure"],
   ["Fault", (event) => event.fault, "words"],
 ];
 
@@ -187,7 +187,7 @@ function events() {
   const wanted = state.events.filter((event) =>
     (!side || event.side === side) &&
     (!outcome || (outcome === "!" ? event.outcome !== "done" : event.outcome === outcome)) &&
-    (!text || `${event.verb} ${event.noun} ${event.peer} ${event.exchange_id} ${event.fault}`.toLowerCase().includes(text)));
+    (!text || `${event.verb} ${event.noun} ${event.peer} ${event.request_id} ${event.fault}`.toLowerCase().includes(text)));
   fill($("events"), RECENT, wanted.slice(0, SHOWN), 0);
   $("events-none").hidden = wanted.length > 0 && wanted.length <= SHOWN;
   $("events-none").textContent = wanted.length ? `and ${plural(wanted.length - SHOWN, "more")}` :
