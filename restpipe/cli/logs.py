@@ -1,6 +1,7 @@
 """The log of a node that runs as a process: lines to read, or JSON for what collects logs."""
 
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -13,17 +14,26 @@ from restpipe.config.values import LogFormat
 TOLD = ("event", "peer", "request_id", "traceparent")
 
 
+# Control characters, and what some readers take for the end of a line: what a peer said of itself may have any of them,
+# and would move the cursor, or begin a line that nobody wrote.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
 class TextFormatter(logging.Formatter):
-    """A line for people, which ends with the request that it speaks of."""
+    """A line for people, which ends with the request that it speaks of; a traceback follows indented."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the standard library
         """Return the line, without a traceback."""
-        line = super().formatMessage(record)
+        line = _visible(super().formatMessage(record))
         told = [f"{name} {value}" for name, value in _told(record).items()]
         return f"{line} [{', '.join(told)}]" if told else line
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - likewise
+        """Return the traceback, of which no line can pass for one of the log."""
+        return "\n".join(f"  {_visible(line)}" for line in super().formatException(ei).split("\n"))
 
 
 class JsonFormatter(logging.Formatter):
@@ -49,6 +59,10 @@ def configure_logging(*, debug: bool, log_format: LogFormat) -> None:
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("restpipe").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def _visible(text: str) -> str:
+    return _CONTROL.sub(lambda control: ascii(control[0])[1:-1], text)
 
 
 def _told(record: logging.LogRecord) -> dict[str, str]:

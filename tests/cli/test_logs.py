@@ -4,6 +4,8 @@ import json
 import logging
 from typing import Any
 
+import pytest
+
 from restpipe.cli.logs import JsonFormatter, TextFormatter
 
 
@@ -48,3 +50,26 @@ def test_no_name_brings_control_characters_into_the_log() -> None:
     for formatter in (JsonFormatter(), TextFormatter()):
         line = formatter.format(record("failed", event="get \x1b[2Jtime\r\nfaked"))
         assert not any(character in line for character in "\x1b\r\n")
+
+
+@pytest.mark.parametrize("character", ["\x1b[2J", "\n", "\r", "\b", "\x7f", "\x9b", "\u2028"])
+def test_what_others_said_stays_on_its_line_and_off_the_terminal(character: str) -> None:
+    line = TextFormatter().format(record("the peer said %s", f"bye{character}faked"))
+    assert character not in line
+    assert ascii(character)[1:-1] in line
+
+
+def test_no_line_of_a_traceback_passes_for_one_of_the_log() -> None:
+    failed = record("failed")
+    try:
+        raise RuntimeError("why\n2026-01-01 00:00:00,000 INFO    faked \x1b[2J")
+    except RuntimeError as error:
+        failed.exc_info = type(error), error, error.__traceback__
+    first, *others = TextFormatter().format(failed).split("\n")
+    assert first.endswith("failed")
+    assert all(line.startswith("  ") for line in others)
+    assert others[-1].endswith("faked \\x1b[2J")
+
+
+def test_text_of_any_language_is_shown_as_it_is() -> None:
+    assert TextFormatter().format(record("größer 東京")).endswith("größer 東京")
