@@ -8,6 +8,8 @@ METHOD = "Connect"
 # Seconds that a TLS handshake may take on a server. Where a thousand clients come back at once, the last one waits for
 # the handshakes of all others; were it cut off, its next attempt would come on top of theirs.
 HANDSHAKE_TIMEOUT = 10.0
+# Calls on one connection.
+MAX_STREAMS = 16
 # Seconds by which gRPC's pings come later than the pipe's own, which make them needless.
 _BEHIND_HEARTBEAT = 1.0
 # Seconds that the answer to one of gRPC's pings, or to a write, may take at least: machines pause.
@@ -43,6 +45,8 @@ def server_options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),
         # By default a second server binds the same port silently.
         ("grpc.so_reuseport", 0),
+        # A pipe is one call; health and reflection take a few. Calls beyond wait.
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
         # A connection that never completes its handshake; the default is two minutes.
         ("grpc.server_handshake_timeout_ms", round(1000 * HANDSHAKE_TIMEOUT)),
     ]

@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
@@ -27,6 +28,10 @@ from restpipe.transport.channel_options import METHOD, SERVICE, server_options
 from restpipe_pb.v1 import pipe_pb2  # noqa: F401  (reflection describes what is imported)
 
 log = logging.getLogger(__name__)
+
+# Calls of one client, those included whose pipes ended and which it keeps open: gRPC cannot end a call whose client
+# does not read. An honest client has one, and for a moment a few.
+MAX_CALLS = 32
 
 Context = Any  # grpc.aio.ServicerContext, which the stubs of grpc do not type
 Accept = Callable[["GrpcServerCarrier"], Awaitable[None]]
@@ -81,6 +86,7 @@ class PipeListener:
         self._accept = accept
         self.revocations = NOTHING_REVOKED
         self.allowed = EVERYONE
+        self._calls: Counter[str] = Counter()
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=server_options(limits))
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._connect)
@@ -152,9 +158,16 @@ class PipeListener:
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"{peer.name!r} is none of the clients that the server allows; RP_ALLOWED_CLIENTS there says which",
             )
+        if self._calls[peer.name] >= MAX_CALLS:
+            log.warning("refused %s at %s: it has %d calls open already", peer.name, peer.address, MAX_CALLS)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{peer.name} has {MAX_CALLS} calls open already")
+        self._calls[peer.name] += 1
         # A handler that ends with CancelledError sends no status, and its client waits for ever (grpc/grpc#28989).
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._accept(GrpcServerCarrier(context, peer))
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._accept(GrpcServerCarrier(context, peer))
+        finally:
+            self._calls[peer.name] -= 1
 
 
 def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -322,3 +323,36 @@ async def test_the_services_of_the_port_can_be_listed_and_described(identities: 
         }
         answer = await reflected(channel, reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE))
         assert b"restpipe_pb/v1/pipe.proto" in answer.file_descriptor_response.file_descriptor_proto[0]
+
+
+# How many
+
+
+async def test_a_client_has_no_more_calls_open_than_it_may_and_another_is_not_affected(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("restpipe.transport.grpc_server.MAX_CALLS", 2)
+    over = asyncio.Event()
+
+    async def accept(carrier: GrpcServerCarrier) -> None:
+        await carrier.write(b"first")
+        await over.wait()
+
+    other = forge.ca().make("client", name="other")
+    server = dataclasses.replace(identities.server, ca_pem=identities.server.ca_pem + forge.ca().pem)
+    async with (
+        listening(server, accept) as port,
+        secure_channel(identities.client, port) as channel,
+        secure_channel(dataclasses.replace(other, ca_pem=identities.server.ca_pem), port) as others,
+    ):
+        calls = [connect(channel), connect(channel)]
+        assert [await call.read() for call in calls] == [b"first", b"first"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await connect(channel).read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "2 calls" in caplog.text
+        assert await connect(others).read() == b"first"
+        over.set()
+        for call in calls:
+            assert await call.read() is grpc.aio.EOF
+        assert await connect(channel).read() == b"first"
