@@ -37,6 +37,7 @@ SERVER_DEFAULTS = {
     "RP_SERVER_BIND_INTERFACE": "0.0.0.0",
     "RP_SERVER_BIND_PORT": "1234",
     "RP_ALLOWED_CLIENTS": "*",
+    "RP_RELAY": "",
     "RP_SERVER_CERT_PATH": "/var/lib/restpipe",
     "RP_SERVER_KEY_FILENAME": "restpipe.server.key.pem",
     "RP_SERVER_CRT_FILENAME": "restpipe.server.crt.pem",

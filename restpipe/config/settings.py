@@ -7,7 +7,7 @@ from pydantic import ValidationInfo, field_validator
 from restpipe.config.binds import TcpBind, host_port
 from restpipe.config.node import PIPE, CrtFilename, EventHandler, KeyFilename, NodeSettings, WebBindSetting
 from restpipe.config.table import Setting, shown
-from restpipe.config.values import ClassPath, Host, ListeningPort, NamesOrPatterns, Port, Seconds
+from restpipe.config.values import ClassPath, Host, ListeningPort, NamesOrPatterns, Port, Rules, Seconds
 
 
 class ServerSettings(NodeSettings):
@@ -49,6 +49,16 @@ class ServerSettings(NodeSettings):
             option="--allowed-clients",
         ),
     ] = ("*",)
+    relay: Annotated[
+        Rules,
+        Setting(
+            "RP_RELAY",
+            help="Which clients may call which others through this server: rules such as 'shop-*>printer-*', separated "
+            "by commas; empty for none.",
+            panel=PIPE,
+            option="--relay",
+        ),
+    ] = ()
     client_hostname_resolver: Annotated[
         ClassPath,
         Setting(

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from restpipe.config.binds import WebBind, parse_host, parse_web_bind
 from restpipe.config.upstreams import UpstreamAddress, parse_upstream
-from restpipe.identity.names import NamePatterns
+from restpipe.identity.names import NamePatterns, RelayRules
 
 # The protocol carries a deadline as 32 bits of milliseconds, about 49 days.
 MAX_SECONDS = 30 * 24 * 3600
@@ -19,8 +19,8 @@ def _optional_host(text: str) -> str:
     return parse_host(text) if text.strip() else ""
 
 
-def _hosts(value: object) -> object:
-    return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+def _given_parts(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _parts(value: object) -> object:
@@ -29,6 +29,10 @@ def _parts(value: object) -> object:
 
 def _names(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return NamePatterns(patterns).patterns
+
+
+def _rules(rules: tuple[str, ...]) -> tuple[str, ...]:
+    return RelayRules(rules).rules
 
 
 def _web_bind(value: object) -> object:
@@ -121,7 +125,8 @@ OptionalPort = Annotated[Port | None, BeforeValidator(_empty_is_none)]
 Host = Annotated[str, AfterValidator(parse_host)]
 OptionalHost = Annotated[str, AfterValidator(_optional_host)]
 NamesOrPatterns = Annotated[tuple[str, ...], BeforeValidator(_parts), AfterValidator(_names)]
-Hosts = Annotated[tuple[Host, ...], BeforeValidator(_hosts)]
+Rules = Annotated[tuple[str, ...], BeforeValidator(_given_parts), AfterValidator(_rules)]
+Hosts = Annotated[tuple[Host, ...], BeforeValidator(_given_parts)]
 OptionalWebBind = Annotated[WebBind | None, BeforeValidator(_web_bind)]
 OptionalUpstream = Annotated[UpstreamAddress | None, BeforeValidator(_upstream)]
 FileMode = Annotated[int, BeforeValidator(_octal), AfterValidator(_file_mode)]

@@ -1,14 +1,17 @@
 """What a Python program asks of a peer, as the request that a pipe carries."""
 
 from collections.abc import Mapping
-from urllib.parse import quote, urlencode
 
 from pydantic_core import to_jsonable_python
 
+from restpipe.exceptions import PeerTooOldError
 from restpipe.handlers import payload
 from restpipe.handlers.answers import KEYED
+from restpipe.handlers.paths import target_of
 from restpipe.pipe import Pipe
 from restpipe_pb.v1.pipe_pb2 import Header, Parameter, Request
+
+SERVER_TOO_OLD = "the server's software is too old to pass requests on to other clients: update it"
 
 
 class Outgoing:
@@ -23,6 +26,7 @@ class Outgoing:
         content_type: of the body.
         body: what goes with the head of it.
         length: bytes of the whole body where more of it follows; None where that is not known.
+        to: the client that the server is to pass it on to; "" where it is for the peer itself.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Outgoing:
         content_type: str,
         body: bytes,
         length: int | None = None,
+        to: str = "",
     ) -> None:
         self._verb = verb.lower()
         self._noun = noun
@@ -44,11 +49,19 @@ class Outgoing:
         self._content_type = content_type
         self._body = body
         self._length = length
+        self._to = to
 
     def request_to(self, pipe: Pipe) -> Request:
-        """Return the request for a pipe, without `timeout_ms`; a new one each time."""
+        """Return the request for a pipe, without `timeout_ms`; a new one each time.
+
+        Raises:
+            PeerTooOldError: it is for another client, and the server passes none on.
+        """
+        if self._to and not pipe.relays:
+            raise PeerTooOldError(SERVER_TOO_OLD)
         headers = self._headers
-        key = headers.get("idempotency-key", "") if pipe.remembers and self._verb in KEYED else ""
+        memory = pipe.relays if self._to else pipe.remembers
+        key = headers.get("idempotency-key", "") if memory and self._verb in KEYED else ""
         request = Request(
             verb=self._verb,
             headers=[
@@ -59,24 +72,17 @@ class Outgoing:
             content_type=self._content_type,
             body=self._body,
             idempotency_key=key,
+            to=self._to,
         )
         if self._length is not None:
             request.body_length = self._length
-        if pipe.forwards:
-            request.target = self._target()
+        if pipe.forwards and not self._to:
+            request.target = target_of(self._noun, self._arguments, self._query)
         else:
             request.noun = self._noun.strip("/")
             request.arguments.extend(self._arguments)
             request.query.extend(Parameter(name=name, value=value) for name, value in self._query)
         return request
-
-    def _target(self) -> str:
-        """Return what is asked as the target of a request, for a peer that passes it on to an HTTP service."""
-        target = "/" + quote(self._noun.lstrip("/"))
-        for argument in self._arguments:
-            target = f"{target.rstrip('/')}/{quote(argument, safe='')}"
-        query = urlencode(self._query)
-        return f"{target}?{query}" if query else target
 
 
 def _as_text(value: object) -> str:

@@ -112,7 +112,9 @@ class PeerContext:
         """
         content_type, body = payload.encode(data, mime_type)
         sent = self._passed_on() | {name.lower(): value for name, value in (headers or {}).items()}
-        request = Outgoing(verb, noun, arguments, query, sent, content_type, body).request_to(self._pipe)
+        # A caller that the server passed on is called back by the same way.
+        to = "" if self.peer is self._pipe.peer else self.peer.name
+        request = Outgoing(verb, noun, arguments, query, sent, content_type, body, to=to).request_to(self._pipe)
         timeout_ms = 1000 * (self._remaining() if timeout is None else timeout)
         request.timeout_ms = int(min(max(1, timeout_ms), _LONGEST_TIMEOUT_MS))
         return await read_result(await self._pipe.call(request), self._max_body)

@@ -31,4 +31,42 @@ class NamePatterns:
         return self._match(name) is not None
 
 
+class RelayRules:
+    """Which clients may reach which others through the server.
+
+    Args:
+        rules: each `FROM>TO`, a name or a pattern on both sides: whom FROM means may call whom TO means, and not the
+            other way round.
+
+    Raises:
+        ValueError: one is no such rule.
+
+    Attributes:
+        rules: as given.
+    """
+
+    __slots__ = ("_parsed", "rules")
+
+    def __init__(self, rules: Iterable[str]) -> None:
+        self.rules = tuple(rules)
+        self._parsed = [_parse_rule(rule) for rule in self.rules]
+
+    def permit(self, caller: str, called: str) -> bool:
+        """Whether one client may reach another."""
+        return any(by.include(caller) and of.include(called) for by, of in self._parsed)
+
+    def permit_any(self, caller: str) -> bool:
+        """Whether a client may reach any other."""
+        return any(by.include(caller) for by, _ in self._parsed)
+
+
+def _parse_rule(rule: str) -> tuple[NamePatterns, NamePatterns]:
+    by, sign, of = (part.strip() for part in rule.partition(">"))
+    if not (by and sign and of):
+        raise ValueError(
+            "should be rules such as 'shop-*>printer-*', who may call whom, in quotes: a shell takes > for itself"
+        )
+    return NamePatterns((by,)), NamePatterns((of,))
+
+
 EVERYONE = NamePatterns(("*",))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -15,7 +15,8 @@ from restpipe.exceptions import ConnectError, PeerAbsentError
 from restpipe.handlers.connection_events import ClientConnectionStateEvents
 from restpipe.identity import News
 from restpipe.nodes.node import RETIREMENT, Node
-from restpipe.pipe import Pipe, PipeEnd
+from restpipe.nodes.relay import take_caller
+from restpipe.pipe import Incoming, Pipe, PipeEnd, Serve
 from restpipe.stats import Count, Timing
 from restpipe.transport.grpc_client import dial
 from restpipe.transport.handshake import shown_certificate
@@ -57,6 +58,7 @@ class ClientNode(Node):
     """
 
     settings: ClientSettings
+    knows_callers = True
 
     def __init__(self, settings: ClientSettings, handler: object | None = None) -> None:
         super().__init__(settings, handler)
@@ -94,6 +96,18 @@ class ClientNode(Node):
     def last_failure(self) -> str:
         """Why the last attempt to connect failed; "" where it did not."""
         return self._last_cause
+
+    @property
+    def serving(self) -> Serve:
+        """What answers the requests of a pipe, those included that the server passes on for other clients."""
+        own = self.service.serve
+
+        def serve(incoming: Incoming) -> Awaitable[None]:
+            if incoming.request.HasField("caller"):
+                take_caller(incoming)
+            return own(incoming)
+
+        return serve
 
     async def pipe_to_server(self, wait: float) -> Pipe:
         """Return the pipe to the server.

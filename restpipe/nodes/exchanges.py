@@ -99,21 +99,24 @@ async def exchange(
     deadline = loop.time() + patience.deadline
     tried = tried or Tried()
     lost = False
+    request: Request | None = None
     memory = ""  # that keeps the request from being executed twice
     while True:
         try:
             tried.pipe = pipe = await _pipe_in_time(pipe_to, patience, deadline, loop)
-            if memory and pipe.remembers != memory:
+            if memory and request is not None and memory_of(pipe, request) != memory:
                 break
             tried.request = request = make_request(pipe)
+            if lost and request.to:
+                request.repeated = True
             request.timeout_ms = max(1, round(1000 * (deadline - loop.time())))
             tried.times += 1
             return await pipe.call(request, body), tried.times
         except PipeLostError:
-            if not (_can_follow_again(body) and is_repeatable(pipe, request)):
+            if request is None or not _is_to_be_repeated(pipe, request, body):
                 raise
             lost = True
-            memory = pipe.remembers if request.idempotency_key else ""
+            memory = memory_of(pipe, request) if request.idempotency_key else ""
         except EventError as error:
             # Refused by a peer that stays is an answer; by one that leaves, a reason to wait for its successor.
             if isinstance(error, PeerRefusedError) and _can_follow_again(body) and not pipe.available:
@@ -130,14 +133,24 @@ async def exchange(
     )
 
 
+def memory_of(pipe: Pipe, request: Request) -> str:
+    """Return the name of what keeps a request with a key from being executed twice, "" where nothing does."""
+    return pipe.relays if request.to else pipe.remembers
+
+
 def is_repeatable(pipe: Pipe, request: Request) -> bool:
-    """Whether a request whose outcome is unknown may be sent again."""
+    """Whether a request whose outcome is unknown may be sent again; one to another client, to ask the server."""
     if request.idempotency_key:
         return True
     # HEAD is served by the method of GET where it has none of its own.
     verb = "get" if request.verb == "head" else request.verb
     noun = request.noun.replace("/", "_")
     return request.verb in IDEMPOTENT and not {(request.verb, noun), (verb, noun)} & pipe.at_most_once
+
+
+def _is_to_be_repeated(pipe: Pipe, request: Request, body: AsyncIterable[bytes] | None) -> bool:
+    # Where this pipe lives, the next one on the way was lost, and the node there has repeated what it may.
+    return pipe.ended.done() and _can_follow_again(body) and is_repeatable(pipe, request)
 
 
 def _can_follow_again(body: AsyncIterable[bytes] | None) -> bool:

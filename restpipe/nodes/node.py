@@ -16,11 +16,12 @@ from restpipe.handlers.dispatch import Dispatcher
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.handlers.upstream import Upstream
 from restpipe.identity import Custody, Identity, IdentityPaths, News
+from restpipe.nodes.exchanges import Exchange
 from restpipe.nodes.handlers import event_handlers
 from restpipe.nodes.metering import Meter
 from restpipe.nodes.tracing import tracing
 from restpipe.nodes.watch import Watch
-from restpipe.pipe import Pipe
+from restpipe.pipe import Pipe, Serve
 from restpipe.protocol.limits import Limits
 from restpipe.stats import stats_to
 from restpipe.transport.carrier import Carrier
@@ -55,7 +56,13 @@ class Node(ABC):
         meter: counts what it does.
         started: when it was started.
         tracing: makes spans; None where the program does not want them.
+        exchange: has a request answered by a peer.
+        relays: name of what this node remembers of the requests that it passes on, "" where it passes none on.
+        knows_callers: this node knows who is the caller of a request that is passed on to it.
     """
+
+    relays = ""
+    knows_callers = False
 
     def __init__(self, settings: NodeSettings, handler: object | None = None) -> None:
         self.settings = settings
@@ -91,6 +98,8 @@ class Node(ABC):
         self.meter = Meter(nouns, durations=settings.metrics)
         self.started = datetime.now(UTC)
         self.tracing = tracing()
+        calling = self.meter.exchange
+        self.exchange: Exchange = calling if self.tracing is None else self.tracing.exchanging(calling)
         self.notifier = Notifier(self.threads)
         self._loop = asyncio.get_running_loop()
         self._watch = Watch(
@@ -143,9 +152,14 @@ class Node(ABC):
     def _identity_changed(self, news: News) -> None:
         """Use what was taken from the files."""
 
+    @property
+    @abstractmethod
+    def serving(self) -> Serve:
+        """What answers the requests of a pipe."""
+
     def make_pipe(self, carrier: Carrier, *, dials: bool, succeeds: bool = False) -> Pipe:
         """Return a pipe over a carrier, to be run."""
-        carrier, serve, traffic = self.meter.metered(carrier, self.service.serve)
+        carrier, serve, traffic = self.meter.metered(carrier, self.serving)
         if self.tracing is not None:
             serve = self.tracing.serving(serve)
         pipe = Pipe(
@@ -158,6 +172,8 @@ class Node(ABC):
             succeeds=succeeds,
             forwards=self.service.forwards,
             remembers=self.service.remembers,
+            relays=self.relays,
+            knows_callers=self.knows_callers,
         )
         self.meter.follow(pipe, traffic)
         return pipe

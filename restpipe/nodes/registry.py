@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from restpipe.exceptions import PeerAbsentError, PeerAmbiguousError, PeerUnknownError
 from restpipe.nodes.resolver import CachedResolver
@@ -56,6 +56,10 @@ class Registry:
         del self._pipes[pipe.peer.name]
         return True
 
+    def knows(self, name: str) -> bool:
+        """Whether a client of this name is, or was, connected."""
+        return name in self._known
+
     def close(self) -> None:
         """Let nobody find a client, or wait for one, any longer."""
         self.closed = True
@@ -76,18 +80,33 @@ class Registry:
         pipe = self._pipes.get(target)
         if pipe is not None and pipe.available and not self.closed:
             return pipe
+        return await self.permitted_pipe_to(target, wait, lambda _name: True)
+
+    async def permitted_pipe_to(self, target: str, wait: float, permits: Callable[[str], bool]) -> Pipe:
+        """Return the pipe to a client, as if there were none but those of permitted names.
+
+        Args:
+            target: as in `pipe_to`.
+            wait: likewise.
+            permits: whether a name is permitted.
+
+        Raises:
+            PeerAbsentError: as in `pipe_to`.
+            PeerUnknownError: likewise.
+            PeerAmbiguousError: likewise.
+        """
         deadline = self._loop.time() + wait
         while True:
             if self.closed:
                 raise PeerAbsentError(f"no pipe to {target!r}: this node is stopping")
             # Taken first, so that a client that comes while the name is resolved is not missed.
             added = self._added
-            known = target in self._known
+            known = target in self._known and permits(target)
             if known:
                 pipe = self._pipes.get(target)
             else:
                 addresses = await self._addresses(target)
-                pipe = self._by_address(target, addresses)
+                pipe = self._by_address(target, addresses, permits)
                 known = bool(addresses)
             if pipe is not None and pipe.available:
                 return pipe
@@ -111,8 +130,12 @@ class Registry:
             addresses = frozenset(await self._resolver.resolve(target))
         return addresses if addresses.isdisjoint(_LOOPBACK) else addresses | _LOOPBACK
 
-    def _by_address(self, target: str, addresses: frozenset[str]) -> Pipe | None:
-        pipes = [pipe for pipe in self._pipes.values() if pipe.peer.address in addresses and pipe.available]
+    def _by_address(self, target: str, addresses: frozenset[str], permits: Callable[[str], bool]) -> Pipe | None:
+        pipes = [
+            pipe
+            for pipe in self._pipes.values()
+            if pipe.peer.address in addresses and pipe.available and permits(pipe.peer.name)
+        ]
         if len(pipes) > 1:
             names = ", ".join(sorted(pipe.peer.name for pipe in pipes))
             raise PeerAmbiguousError(f"{target!r} is the address of several clients: {names}")

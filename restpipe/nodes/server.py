@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +11,12 @@ from restpipe.exceptions import ConnectError, PeerRefusedError
 from restpipe.handlers.connection_events import ServerConnectionStateEvents
 from restpipe.handlers.context import PeerContext
 from restpipe.identity import News
-from restpipe.identity.names import NamePatterns
+from restpipe.identity.names import NamePatterns, RelayRules
 from restpipe.nodes.node import RETIREMENT, Node
 from restpipe.nodes.registry import Registry
+from restpipe.nodes.relay import Relay
 from restpipe.nodes.resolver import CachedResolver
-from restpipe.pipe import Pipe, PipeEnd
+from restpipe.pipe import Incoming, Pipe, PipeEnd, Serve
 from restpipe.transport.carrier import Carrier
 from restpipe.transport.grpc_server import PipeListener
 from restpipe_pb.v1.pipe_pb2 import Goaway
@@ -42,6 +44,7 @@ class ServerNode(Node):
     Attributes:
         port: TCP port that it listens on, once started.
         registry: the clients that are connected.
+        relay: passes requests of clients on to other clients.
     """
 
     settings: ServerSettings
@@ -53,6 +56,13 @@ class ServerNode(Node):
         self.port = settings.bind_port
         resolver = CachedResolver(self._make("client_hostname_resolver"), self.threads)
         self.registry = Registry(resolver, grace=settings.connection_wait_timeout_s)
+        self.relay = Relay(
+            self.registry,
+            RelayRules(settings.relay),
+            exchange=self.exchange,
+            most_keys=settings.idempotency_keys,
+        )
+        self.relays = self.relay.name
         self._events: Any = (
             self._make("connection_events") if settings.connection_events else ServerConnectionStateEvents()
         )
@@ -77,6 +87,16 @@ class ServerNode(Node):
         if self.registry.closed:
             return PeerRefusedError("this node is stopping")
         return None if self._started else PeerRefusedError("this node does not listen yet")
+
+    @property
+    def serving(self) -> Serve:
+        """What answers the requests of a pipe: the node's handler, or the client that they are for."""
+        own, relay = self.service.serve, self.relay.serve
+
+        def serve(incoming: Incoming) -> Awaitable[None]:
+            return relay(incoming) if incoming.request.to else own(incoming)
+
+        return serve
 
     async def pipe_to(self, target: str, wait: float) -> Pipe:
         """Return the pipe to a client; see `Registry.pipe_to`."""

@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from restpipe.exceptions import InternalError, NoHandlerError, WrongVerbError
+from restpipe.handlers.paths import decode
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.exchanges import Patience, PipeTo
 from restpipe.nodes.server import ServerNode
@@ -18,8 +19,8 @@ from restpipe.web.door import Door
 from restpipe.web.gateway import App, Gateway, Route
 from restpipe.web.health import add_health
 from restpipe.web.openapi import PROBLEM_SCHEMA, event_paths
-from restpipe.web.paths import decode
 from restpipe.web.problems import problem_response
+from restpipe.web.relayed import AskedOfClient, counting_both_ways
 from restpipe.web.status import add_status
 
 _DESCRIPTION = """
@@ -40,23 +41,27 @@ def make_app(node: ServerNode | ClientNode, *, mounted: bool = False) -> App:
     settings = node.settings
     if settings.web_bind is None and not mounted:
         raise ValueError("the node has no web server")
-    prefix, route = (b"/client/", _to_client(node)) if isinstance(node, ServerNode) else (b"/server/", _to_server(node))
-    calling = node.meter.exchange
-    gateway = Gateway(
-        make_fastapi(node),
+    gateway = partial(
+        Gateway,
         door=Door(
             None if mounted else settings.web_bind,
             (node.identity.name, *settings.web_hosts),
             settings.web_token.get_secret_value(),
         ),
-        prefix=prefix,
-        route=route,
         patience=Patience(settings.request_timeout_s, settings.connection_wait_timeout_s),
         max_timeout=settings.max_request_timeout_s,
         max_message=settings.max_body_bytes,
-        exchange=calling if node.tracing is None else node.tracing.exchanging(calling),
     )
-    return gateway if node.tracing is None else node.tracing.door(gateway)
+    app: App = make_fastapi(node)
+    if isinstance(node, ServerNode):
+        app = gateway(app, prefix=b"/client/", route=_to_client(node), exchange=node.exchange)
+    else:
+        to_server = _to_server(node)
+        # Behind the other: what is for the server itself does not pass by.
+        counting = counting_both_ways(node.exchange)
+        to_clients = gateway(app, prefix=b"/client/", route=to_server, exchange=counting, asked=AskedOfClient)
+        app = gateway(to_clients, prefix=b"/server/", route=to_server, exchange=node.exchange)
+    return app if node.tracing is None else node.tracing.door(app)
 
 
 def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:

@@ -52,6 +52,7 @@ class Gateway:
         max_timeout: seconds that a request may ask for.
         max_message: bytes of a message of a web socket.
         exchange: has a request answered.
+        asked: reads what a caller asks for.
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class Gateway:
         max_timeout: float,
         max_message: int,
         exchange: Exchange = exchange,
+        asked: type[Asked] = Asked,
     ) -> None:
         self._app = app
         self._exchanges = exchange
+        self._make_asked = asked
         self._door = door
         self._prefix = prefix
         self._route = route
@@ -144,7 +147,7 @@ class Gateway:
 
     def _asked(self, scope: Scope) -> tuple[PipeTo, Asked]:
         pipe_to, rest = self._route(scope["raw_path"][len(self._prefix) :])
-        asked = Asked(scope, rest, kept=self._kept, patience=self._patience, max_timeout=self._max_timeout)
+        asked = self._make_asked(scope, rest, kept=self._kept, patience=self._patience, max_timeout=self._max_timeout)
         return pipe_to, asked
 
     async def _exchange(self, scope: Scope, receive: Receive) -> tuple[Answer, int]:

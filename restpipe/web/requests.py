@@ -8,10 +8,10 @@ from urllib.parse import quote
 from restpipe.exceptions import BadRequestError, NoHandlerError, WrongVerbError
 from restpipe.handlers.answers import KEYED, MAX_KEY
 from restpipe.handlers.events import VERBS
-from restpipe.nodes.exchanges import Patience
+from restpipe.handlers.paths import as_target, in_ascii, parse_event_path, parse_query
+from restpipe.nodes.exchanges import Patience, memory_of
 from restpipe.pipe import Pipe
 from restpipe.web.forwarded import forwarded_headers
-from restpipe.web.paths import as_target, in_ascii, parse_event_path, parse_query
 from restpipe_pb.v1.pipe_pb2 import Parameter, Request
 
 Scope = MutableMapping[str, Any]
@@ -87,7 +87,7 @@ class Asked:
         scope = self._scope
         # Attribute by attribute: the constructor of a message takes three times as long.
         request = Request()
-        (self._forward if pipe.forwards else self._name_event)(request)
+        forwards = self._address(request, pipe)
         kept, headers = self._kept, request.headers
         nominated: set[str] = set(_HANDSHAKE) if request.protocol else set()
         for name, value in scope["headers"]:
@@ -103,7 +103,7 @@ class Asked:
                 nominated |= _tokens(value)
         if nominated:
             _drop(request, nominated)
-        if pipe.forwards:
+        if forwards:
             prefix = scope["raw_path"][: len(scope["raw_path"]) - len(self._rest)]
             forwarded_headers(request, scope, quote(scope.get("root_path", "")) + in_ascii(prefix.rstrip(b"/")))
         if self.length is not None:
@@ -111,6 +111,14 @@ class Asked:
         if self.body:
             request.body = self.body
         return request
+
+    def _address(self, request: Request, pipe: Pipe) -> bool:
+        """Say what is asked for, as the peer wants it; return whether it is, or may be, to be passed on."""
+        if pipe.forwards:
+            self._forward(request)
+        else:
+            self._name_event(request)
+        return pipe.forwards
 
     def request_for_which_body_waits(self, pipe: Pipe) -> Request:
         """Return what `request_to` does, for a body that is sent once the peer wants it."""
@@ -156,7 +164,7 @@ def _drop(request: Request, names: set[str]) -> None:
 
 
 def _take_key(request: Request, pipe: Pipe, key: str) -> None:
-    if not pipe.remembers or request.verb not in KEYED:
+    if not memory_of(pipe, request) or request.verb not in KEYED:
         request.headers.add(name="idempotency-key", value=key)
     elif not key or len(key) > MAX_KEY or request.idempotency_key:
         raise BadRequestError(f"Idempotency-Key is empty, or has more than {MAX_KEY} characters, or there are two")

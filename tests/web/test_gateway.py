@@ -67,22 +67,26 @@ Sides = dict[str, Side]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sides(identity_files: Path) -> AsyncIterator[Sides]:
-    """Return both nodes, joined."""
+    """Return both nodes, joined, and a client that the server lets reach the other one."""
     options: dict[str, Any] = {"max_body_bytes": MAX_BODY, "max_request_timeout_s": 100.0}
     async with (
-        running_server(identity_files, **options) as server,
+        running_server(identity_files, relay=("beta>alpha",), **options) as server,
         running_client(identity_files, server.port, **options) as client,
+        running_client(identity_files, server.port, "beta", **options) as other,
         web_of(server) as server_http,
         web_of(client) as client_http,
+        web_of(other) as other_http,
     ):
         await connected(server, client)
+        await connected(server, other)
         yield {
             "server node": Side(server_http, "/client/alpha/", client.handler),
             "client node": Side(client_http, "/server/", server.handler),
+            "another client": Side(other_http, "/client/alpha/", client.handler),
         }
 
 
-@pytest_asyncio.fixture(params=["server node", "client node"], loop_scope="module")
+@pytest_asyncio.fixture(params=["server node", "client node", "another client"], loop_scope="module")
 async def side(request: pytest.FixtureRequest, sides: Sides) -> Side:
     """Return one of the nodes, its peer's handler as if new."""
     side = sides[request.param]

@@ -4,8 +4,9 @@ The raw path, because a decoded one has lost the difference between a slash and 
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 from restpipe.exceptions import BadRequestError
 
@@ -43,6 +44,15 @@ def parse_event_path(raw: bytes) -> EventPath:
 def as_target(path: bytes, query: bytes) -> str:
     """Return the path and the query of a request as its target (RFC 9112 section 3.2.1)."""
     return in_ascii(b"/%b?%b" % (path, query) if query else b"/" + path)
+
+
+def target_of(noun: str, arguments: Iterable[str], query: Iterable[tuple[str, str]]) -> str:
+    """Return what names an event as the target of a request to an HTTP service."""
+    target = "/" + quote(noun.lstrip("/"))
+    for argument in arguments:
+        target = f"{target.rstrip('/')}/{quote(argument, safe='')}"
+    encoded = urlencode(list(query))
+    return f"{target}?{encoded}" if encoded else target
 
 
 def in_ascii(raw: bytes) -> str:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from restpipe.exceptions import BadRequestError
-from restpipe.web.paths import MAX_QUERY_PARAMETERS, decode, parse_event_path, parse_query
+from restpipe.handlers.paths import MAX_QUERY_PARAMETERS, decode, parse_event_path, parse_query
 
 # What can be in a URL: no surrogates, and no NUL, which paths refuse.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

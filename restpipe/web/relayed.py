@@ -1,0 +1,62 @@
+"""Requests of a client node's callers to other clients: the server passes them on."""
+
+import asyncio
+from collections.abc import AsyncIterable
+
+from restpipe.exceptions import NoHandlerError, PeerTooOldError
+from restpipe.handlers.calls import SERVER_TOO_OLD
+from restpipe.handlers.paths import decode
+from restpipe.nodes.exchanges import Exchange, MakeRequest, Patience, PipeTo
+from restpipe.pipe import Answer, Pipe
+from restpipe.web.requests import Asked, Scope
+from restpipe_pb.v1.pipe_pb2 import Request
+
+
+class AskedOfClient(Asked):
+    """What a caller asks of another client.
+
+    Args:
+        scope: as of `Asked`.
+        rest: the path after "/client/".
+        kept: as of `Asked`.
+        patience: likewise.
+        max_timeout: likewise.
+
+    Raises:
+        BadRequestError: as from `Asked`.
+        NoHandlerError: the path names no client.
+    """
+
+    __slots__ = ("_asked_at", "_to")
+
+    def __init__(
+        self, scope: Scope, rest: bytes, *, kept: frozenset[bytes], patience: Patience, max_timeout: float
+    ) -> None:
+        name, _, rest = rest.partition(b"/")
+        self._to = decode(name)
+        if not self._to:
+            raise NoHandlerError("the path names no client: /client/<name>/<noun>")
+        super().__init__(scope, rest, kept=kept, patience=patience, max_timeout=max_timeout)
+        self._asked_at = asyncio.get_running_loop().time()
+
+    def _address(self, request: Request, pipe: Pipe) -> bool:
+        """Say what is asked for by its target: what that client wants, the server knows."""
+        if not pipe.relays:
+            raise PeerTooOldError(SERVER_TOO_OLD)
+        self._forward(request)
+        request.to = self._to
+        waited = asyncio.get_running_loop().time() - self._asked_at
+        request.wait_ms = min(max(0, round(1000 * (self.patience.connection - waited))), 2**32 - 1)
+        return True
+
+
+def counting_both_ways(exchange: Exchange) -> Exchange:
+    """Return what does as `exchange` does, and counts the repeats of the server's, too."""
+
+    async def counting(
+        pipe_to: PipeTo, make_request: MakeRequest, body: AsyncIterable[bytes] | None, patience: Patience
+    ) -> tuple[Answer, int]:
+        answer, attempts = await exchange(pipe_to, make_request, body, patience)
+        return answer, attempts + max(0, answer.response.attempts - 1)
+
+    return counting
