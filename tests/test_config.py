@@ -81,6 +81,7 @@ COMMON_DEFAULTS = {
     "RP_REQUEST_TIMEOUT_S": "60",
     "RP_SEND_TRACEBACKS": "1",
     "RP_UPSTREAM": "",
+    "RP_ASGI": "",
     "RP_STATSD_HOST": "localhost",
     "RP_STATSD_PORT": "8125",
     "RP_METRICS": "0",

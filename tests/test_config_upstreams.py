@@ -61,3 +61,28 @@ def test_a_service_and_a_class_of_ones_own_exclude_each_other_and_the_message_na
 def test_a_service_needs_nothing_but_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RP_UPSTREAM", "http://127.0.0.1:9000")
     assert load_client_settings().upstream == UpstreamAddress("http", "127.0.0.1", 9000)
+
+
+@pytest.mark.parametrize("load", [load_server_settings, load_client_settings])
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("RP_EVENT_HANDLER_FQ_CLASS", "mine.Handler", "RP_EVENT_HANDLER_FQ_CLASS, which is mine.Handler"),
+        ("RP_UPSTREAM", "http://127.0.0.1:9000", "or RP_UPSTREAM: one of them serves"),
+        ("RP_FILES", ".", "RP_FILES='.': should be empty, or RP_ASGI: what it names serves everything"),
+    ],
+)
+def test_an_application_serves_alone(
+    load: type, variable: str, value: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load({"asgi": "shop.web:app"}).asgi == "shop.web:app"
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        load({"asgi": "shop.web:app"})
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["shop", "shop.web.app", "shop:", ":app", "shop:app()", "a b:app", "a/b.py:app"])
+def test_what_is_no_place_of_an_application_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"should name an ASGI application, such as package\.module:app"):
+        load_client_settings({"asgi": text})

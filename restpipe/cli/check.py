@@ -19,6 +19,7 @@ from restpipe.config import (
     UnixBind,
     UpstreamAddress,
     WebBind,
+    import_application,
     load_client_settings,
     load_server_settings,
     make_object,
@@ -130,6 +131,9 @@ def _check_handler(report: _Report, settings: Settings) -> None:
     if settings.upstream is not None:
         _check_upstream(report, settings.upstream)
         return
+    if settings.asgi:
+        _check_application(report, settings.asgi, settings.variable("asgi"))
+        return
     try:
         handlers = event_handlers(settings)
         EventTable(*handlers)
@@ -140,6 +144,16 @@ def _check_handler(report: _Report, settings: Settings) -> None:
         report.ok("handler", f"{settings.event_handler} serves {number} event{'' if number == 1 else 's'}")
         if settings.files:
             report.ok("files", settings.files_shown)
+
+
+def _check_application(report: _Report, path: str, variable: str) -> None:
+    """Report whether the application is one. It is not started up: that may be more than it takes to look."""
+    try:
+        application = import_application(path, variable)
+    except ConfigError as error:
+        report.error("asgi", str(error))
+    else:
+        report.ok("asgi", f"{path} is an ASGI application, of type {type(application).__name__}")
 
 
 def _check_upstream(report: _Report, upstream: UpstreamAddress) -> None:

@@ -106,7 +106,7 @@ def first_screen(node: ServerNode | ClientNode, web: WebServer | None) -> str:
         f"  identity  {settings.crt_path}, valid until {identity.not_after:%Y-%m-%d} ({days} days)",
         f"  pipe      {pipes}",
         f"  web       {_web_line(settings, web, route)}",
-        f"  handler   {settings.upstream or settings.event_handler}",
+        f"  handler   {settings.upstream or settings.asgi or settings.event_handler}",
         *([f"  files     {settings.files_shown}"] if settings.files else []),
         f"  serves    {_events(node)}",
     ]

@@ -8,14 +8,14 @@
     settings  those of a server node and of a client node
     sources   environment variables and the user config module
     loading   options + environment + user module + defaults -> settings, or a line for each fault
-    imports   classes that settings name
+    imports   classes and applications that settings name
 
 `node` and `settings` are the one place where a setting is written down. The variables, the command-line options and the
 tables of the README are derived from it.
 """
 
 from restpipe.config.binds import TcpBind, UnixBind, WebBind
-from restpipe.config.imports import import_class, make_object
+from restpipe.config.imports import import_application, import_class, make_object
 from restpipe.config.loading import load_client_settings, load_server_settings, load_settings, user_module_warnings
 from restpipe.config.node import NodeSettings
 from restpipe.config.settings import ClientSettings, ServerSettings
@@ -31,6 +31,7 @@ __all__ = [
     "UnixBind",
     "UpstreamAddress",
     "WebBind",
+    "import_application",
     "import_class",
     "load_client_settings",
     "load_server_settings",

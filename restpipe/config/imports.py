@@ -2,10 +2,12 @@
 
 import difflib
 import importlib
+import inspect
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from restpipe.exceptions import ConfigError
 
@@ -30,6 +32,34 @@ def import_class(path: str, variable: str) -> type:
         raise ConfigError(f"{variable}={path!r}: {_described(module)} has no class {name!r}{hint}") from None
     if not isinstance(found, type):
         raise ConfigError(f"{variable}={path!r}: should be a class, not {_article(type(found).__name__)}")
+    return found
+
+
+def import_application(path: str, variable: str) -> Any:
+    """Import an ASGI application, from the current directory too.
+
+    Args:
+        path: such as `package.module:app`.
+        variable: the setting that names it, for messages.
+
+    Raises:
+        ConfigError: there is no such module, importing it raised (then that is the cause), it has no such attribute, or
+            that cannot be called as an ASGI application is.
+    """
+    module_name, _, names = path.partition(":")
+    found: Any = import_module(module_name, f"{variable}={path!r}")
+    for name in names.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            described = _described(found) if isinstance(found, ModuleType) else f"{type(found).__name__} in {path!r}"
+            hint = close_match(name, [known for known in vars(found) if not known.startswith("_")])
+            raise ConfigError(f"{variable}={path!r}: {described} has no {name!r}{hint}") from None
+    try:
+        inspect.signature(found).bind({}, None, None)
+    except (TypeError, ValueError):
+        what = f"{variable}={path!r}: should be an ASGI application, which is called with scope, receive and send"
+        raise ConfigError(f"{what}: not {_article(type(found).__name__)}") from None
     return found
 
 

@@ -20,6 +20,7 @@ from restpipe.config.values import (
     FileName,
     Hosts,
     LogFormat,
+    OptionalAsgiPath,
     OptionalClassPath,
     OptionalExistingDirectory,
     OptionalHost,
@@ -223,6 +224,15 @@ class NodeSettings(BaseSettings):
             option="--upstream",
         ),
     ] = None
+    asgi: Annotated[
+        OptionalAsgiPath,
+        Setting(
+            "RP_ASGI",
+            help="ASGI application that serves in place of a class, such as package.module:app; empty for none.",
+            panel=HANDLERS,
+            option="--asgi",
+        ),
+    ] = ""
     connection_events: Annotated[
         OptionalClassPath,
         Setting(
@@ -454,11 +464,24 @@ class NodeSettings(BaseSettings):
             )
         return upstream
 
+    @field_validator("asgi")
+    @classmethod
+    def _nothing_else_serves(cls, asgi: str, info: ValidationInfo) -> str:
+        handler = info.data.get("event_handler")
+        if asgi and handler not in (None, cls.model_fields["event_handler"].default):
+            raise ValueError(
+                f"should be empty, or {cls.variable('event_handler')}, which is {handler}: one of them serves"
+            )
+        if asgi and info.data.get("upstream"):
+            raise ValueError(f"should be empty, or {cls.variable('upstream')}: one of them serves")
+        return asgi
+
     @field_validator("files")
     @classmethod
-    def _no_upstream_serves(cls, files: Path | None, info: ValidationInfo) -> Path | None:
-        if files and info.data.get("upstream"):
-            raise ValueError(f"should be empty, or {cls.variable('upstream')}: what it names serves everything")
+    def _nothing_serves_everything(cls, files: Path | None, info: ValidationInfo) -> Path | None:
+        for field in ("upstream", "asgi"):
+            if files and info.data.get(field):
+                raise ValueError(f"should be empty, or {cls.variable(field)}: what it names serves everything")
         return files
 
     @field_validator("files_writable")

@@ -108,6 +108,13 @@ def _optional_module(text: str) -> str:
     return text
 
 
+def _asgi_path(text: str) -> str:
+    module, colon, name = text.partition(":")
+    if text and not (colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))):
+        raise ValueError("should name an ASGI application, such as package.module:app")
+    return text
+
+
 def _token(secret: SecretStr) -> SecretStr:
     if not all("!" <= character <= "~" for character in secret.get_secret_value()):
         raise ValueError("should consist of printable ASCII characters without blanks")
@@ -135,5 +142,6 @@ OptionalExistingDirectory = Annotated[Path | None, BeforeValidator(_empty_is_non
 FileName = Annotated[str, AfterValidator(_file_name)]
 ClassPath = Annotated[str, BeforeValidator(_path_of_class), AfterValidator(_class_path)]
 OptionalClassPath = Annotated[str, BeforeValidator(_path_of_class), AfterValidator(_optional_class_path)]
+OptionalAsgiPath = Annotated[str, AfterValidator(_asgi_path)]
 OptionalModule = Annotated[str, AfterValidator(_optional_module)]
 Token = Annotated[SecretStr, AfterValidator(_token)]

@@ -8,6 +8,7 @@ from typing import Any, Self
 from restpipe.embed.loop_thread import LoopThread
 from restpipe.embed.nodes import ClientNode
 from restpipe.embed.remote import Remote, Stream
+from restpipe.handlers.asgi import AsgiApp
 from restpipe.handlers.context import Result
 
 # Bytes that a thread takes from the event loop at a time, where there are so many.
@@ -126,7 +127,7 @@ class BlockingClientNode(BlockingRemote):
         self.close()
 
 
-def connect(*, handler: object | None = None, **settings: object) -> BlockingClientNode:
+def connect(*, handler: object | None = None, asgi: AsgiApp | str = "", **settings: object) -> BlockingClientNode:
     """Connect to a server, for scripts, notebooks, and other programs that block.
 
         with restpipe.connect(target_hostname="pipe.example.org") as node:
@@ -137,6 +138,7 @@ def connect(*, handler: object | None = None, **settings: object) -> BlockingCli
 
     Args:
         handler: the event handler, or its class; by default that which the settings name, or none at all.
+        asgi: an ASGI application that serves in place of a handler, or where it is, as in "package.module:app".
         settings: by keyword, named as in `restpipe.config.ClientSettings`; variables and the user config module have
             the rest.
 
@@ -145,7 +147,7 @@ def connect(*, handler: object | None = None, **settings: object) -> BlockingCli
         IdentityError: the key or the certificates cannot be used.
         PeerAbsentError: there was no connection within `connection_wait_timeout_s`, unless that is 0.
     """
-    made = ClientNode(handler=handler, **settings)
+    made = ClientNode(handler=handler, asgi=asgi, **settings)
     node = BlockingClientNode(made)
     if made.settings.connection_wait_timeout_s:
         try:

@@ -11,6 +11,7 @@ from restpipe.config import ClientSettings, ServerSettings, load_settings
 from restpipe.embed.mounting import MountedApp
 from restpipe.embed.remote import Remote, Stream
 from restpipe.exceptions import ConfigError
+from restpipe.handlers.asgi import AsgiApp
 from restpipe.handlers.base import EventHandler
 from restpipe.handlers.context import Result
 from restpipe.nodes import client, server
@@ -29,21 +30,32 @@ class _Embedded(ABC, Generic[Settings, Running]):
 
     _settings_class: type[Settings]
 
-    def __init__(self, *, handler: object | None = None, **settings: object) -> None:
-        self.settings: Settings = load_settings(self._settings_class, {**_QUIET, **settings})
-        if handler is not None and self.settings.upstream is not None:
-            raise ConfigError(
-                f"handler: should be left out, or {self.settings.variable('upstream')}: one of them serves"
-            )
-        if isinstance(handler, type):
-            handler = handler()
-        chosen = "event_handler" in self.settings.model_fields_set
+    def __init__(self, *, handler: object | None = None, asgi: AsgiApp | str = "", **settings: object) -> None:
+        path = asgi if isinstance(asgi, str) else ""
+        given = {**_QUIET, **settings, **({"asgi": path} if path else {})}
+        self.settings: Settings = load_settings(self._settings_class, given)
+        self._application = None if isinstance(asgi, str) else asgi
         # The examples are for trying things out.
-        self._handler = handler if handler is not None or chosen else EventHandler()
+        self._handler: object | None = EventHandler() if "event_handler" not in self.settings.model_fields_set else None
+        if handler is not None:
+            self._handler = handler() if isinstance(handler, type) else handler
+        self._check_that_one_serves(handler)
         self._node: Running | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = contextlib.AsyncExitStack()
         self.app = MountedApp()
+
+    def _check_that_one_serves(self, handler: object | None) -> None:
+        """Raise `ConfigError` where something serves beside what is given as an object."""
+        objects = {"handler": handler, "asgi": self._application}
+        fields = ("upstream", "asgi", *(("event_handler", "files") if self._application else ()))
+        names = [name for name, given in objects.items() if given is not None]
+        for field in fields:
+            value = getattr(self.settings, field)
+            if value and value != self._settings_class.model_fields[field].default:
+                names.append(self.settings.variable(field))
+        if len(names) > 1 and any(given is not None for given in objects.values()):
+            raise ConfigError(f"{' and '.join(names)}: one of them serves")
 
     @abstractmethod
     def _make(self) -> Running:
@@ -128,6 +140,7 @@ class ServerNode(_Embedded[ServerSettings, server.ServerNode]):
 
     Args:
         handler: the event handler, or its class; by default that which the settings name, or none at all.
+        asgi: an ASGI application that serves in place of a handler, or where it is, as in "package.module:app".
         settings: by keyword, named as in `restpipe.config.ServerSettings`; variables and the user config module have
             the rest.
 
@@ -142,7 +155,7 @@ class ServerNode(_Embedded[ServerSettings, server.ServerNode]):
     _settings_class = ServerSettings
 
     def _make(self) -> server.ServerNode:
-        return server.ServerNode(self.settings, self._handler)
+        return server.ServerNode(self.settings, self._handler, self._application)
 
     @property
     def port(self) -> int:
@@ -188,6 +201,7 @@ class ClientNode(_Embedded[ClientSettings, client.ClientNode]):
 
     Args:
         handler: the event handler, or its class; by default that which the settings name, or none at all.
+        asgi: an ASGI application that serves in place of a handler, or where it is, as in "package.module:app".
         settings: by keyword, named as in `restpipe.config.ClientSettings`; variables and the user config module have
             the rest.
 
@@ -202,15 +216,15 @@ class ClientNode(_Embedded[ClientSettings, client.ClientNode]):
 
     _settings_class = ClientSettings
 
-    def __init__(self, *, handler: object | None = None, **settings: object) -> None:
-        super().__init__(handler=handler, **settings)
+    def __init__(self, *, handler: object | None = None, asgi: AsgiApp | str = "", **settings: object) -> None:
+        super().__init__(handler=handler, asgi=asgi, **settings)
         self.server = Remote("server", self._way)
         self.call = self.server.call
         self.stream = self.server.stream
         self.wait_connected = self.server.wait_connected
 
     def _make(self) -> client.ClientNode:
-        return client.ClientNode(self.settings, self._handler)
+        return client.ClientNode(self.settings, self._handler, self._application)
 
     def _way(self) -> tuple[client.ClientNode, PipeTo]:
         node = self._running()

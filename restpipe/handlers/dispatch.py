@@ -5,13 +5,12 @@ import contextlib
 import inspect
 import logging
 import re
-import traceback
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from secrets import token_hex
 from typing import Any
 
-from restpipe.exceptions import BadRequestError, BadResultError, HandlerError
+from restpipe.exceptions import BadRequestError, BadResultError
 from restpipe.handlers import payload
 from restpipe.handlers.answers import AnswerMemory
 from restpipe.handlers.base import Reply
@@ -19,6 +18,7 @@ from restpipe.handlers.context import EventContext
 from restpipe.handlers.events import EventTable, HandlerEvent
 from restpipe.handlers.file_answers import FileAnswer, is_file
 from restpipe.handlers.once import Once
+from restpipe.handlers.problems import handler_error
 from restpipe.handlers.streams import is_stream, pieces_of
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.pipe import Incoming
@@ -133,7 +133,7 @@ class Dispatcher:
             log.exception("%s failed, called by %s", event.method.__qualname__, incoming.peer.name, extra=ctx.log.extra)
             if isinstance(error, BadResultError):
                 raise
-            raise self._handler_error(error) from error
+            raise handler_error(error, send_traceback=self._send_tracebacks) from error
         finally:
             if open_body is not None:
                 incoming.body.fail(BadRequestError("the body was not read before the event was answered"))
@@ -175,10 +175,6 @@ class Dispatcher:
             incoming.respond(response)
             if response.more:
                 await incoming.send_body(pieces)
-
-    def _handler_error(self, error: BaseException) -> HandlerError:
-        shown = "".join(traceback.format_exception(error)) if self._send_tracebacks else ""
-        return HandlerError(_message(error), exception_class=type(error).__name__, traceback=shown)
 
 
 def as_reply(result: Any) -> Reply:
@@ -250,10 +246,3 @@ def check_header(name: str, value: str) -> None:
 def _check_may_have_body(reply: Reply) -> None:
     if reply.status in _BODILESS:
         raise BadResultError(f"an answer of status {reply.status} has no body")
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - the handler's exception, and so its text, may be anything
-        return "the text of the exception cannot be made"

@@ -1,9 +1,10 @@
 """Failures as documents: `application/problem+json`, RFC 9457, with what RestPipe adds."""
 
+import traceback as tracebacks
 from http import HTTPStatus
 from typing import Any
 
-from restpipe.exceptions import Executed
+from restpipe.exceptions import Executed, HandlerError
 from restpipe.handlers.base import Reply
 
 PROBLEM = "application/problem+json"
@@ -48,3 +49,16 @@ def file_refused(status: int, detail: str, exception_class: str = "FileRefused")
         exception_class=exception_class,
     )
     return Reply(document, PROBLEM, FILE_REFUSED, status)
+
+
+def handler_error(error: BaseException, *, send_traceback: bool) -> HandlerError:
+    """Return the failure that tells of what a handler raised."""
+    shown = "".join(tracebacks.format_exception(error)) if send_traceback else ""
+    return HandlerError(_message(error), exception_class=type(error).__name__, traceback=shown)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the handler's exception, and so its text, may be anything
+        return "the text of the exception cannot be made"

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 import h11
 
 from restpipe.config import UpstreamAddress
-from restpipe.exceptions import EventError, ServiceUnansweredError, WrongVerbError
-from restpipe.handlers.events import IDEMPOTENT, VERBS
+from restpipe.exceptions import EventError, ServiceUnansweredError
+from restpipe.handlers.events import IDEMPOTENT
 from restpipe.handlers.upstream_connections import HttpConnection, HttpConnections
-from restpipe.handlers.upstream_heads import request_head, response_head
+from restpipe.handlers.upstream_heads import check_passed_on, request_head, response_head
 from restpipe.pipe import Incoming
 from restpipe.stats import Stats, Timing
 from restpipe_pb.v1.pipe_pb2 import Event
@@ -61,8 +61,7 @@ class Upstream:
         """
         started = incoming.loop.time()
         request = incoming.request
-        if request.protocol not in ("", "websocket") or (request.verb == "connect") != bool(request.protocol):
-            raise WrongVerbError(f"{request.verb} {request.protocol} is not passed on", allow=VERBS)
+        check_passed_on(request)
         head = request_head(request, incoming.peer, self._address)
         try:
             if request.protocol:

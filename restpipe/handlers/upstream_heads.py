@@ -5,7 +5,8 @@ import re
 import h11
 
 from restpipe.config import UpstreamAddress
-from restpipe.exceptions import BadArgumentsError, ServiceUnansweredError
+from restpipe.exceptions import BadArgumentsError, ServiceUnansweredError, WrongVerbError
+from restpipe.handlers.events import VERBS
 from restpipe.transport.carrier import Peer
 from restpipe_pb.v1.pipe_pb2 import Request, Response
 
@@ -38,6 +39,16 @@ _BODILESS = frozenset((204, 205, 304))
 # A segment that leads upwards, percent-encoded or not, in the path of a target.
 _UPWARDS = re.compile(r"[/\\](?:\.|%2e){2}(?:[/\\?]|%2f|%5c|$)", re.IGNORECASE)
 _MAX_CODE = 2**31
+
+
+def check_passed_on(request: Request) -> None:
+    """Refuse what is no request of HTTP.
+
+    Raises:
+        WrongVerbError: it is none.
+    """
+    if request.protocol not in ("", "websocket") or (request.verb == "connect") != bool(request.protocol):
+        raise WrongVerbError(f"{request.verb} {request.protocol} is not passed on", allow=VERBS)
 
 
 def request_head(request: Request, peer: Peer, address: UpstreamAddress) -> h11.Request:

@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, wait_random
 
 from restpipe.config import ClientSettings
 from restpipe.exceptions import ConnectError, PeerAbsentError
+from restpipe.handlers.asgi import AsgiApp
 from restpipe.handlers.connection_events import ClientConnectionStateEvents
 from restpipe.identity import News
 from restpipe.nodes.node import RETIREMENT, Node
@@ -51,6 +52,7 @@ class ClientNode(Node):
     Args:
         settings: of this node.
         handler: the event handler, in place of one of the class that the settings name.
+        application: the ASGI application that serves, in place of what the settings name.
 
     Raises:
         IdentityError: its key or certificates cannot be used.
@@ -60,8 +62,10 @@ class ClientNode(Node):
     settings: ClientSettings
     knows_callers = True
 
-    def __init__(self, settings: ClientSettings, handler: object | None = None) -> None:
-        super().__init__(settings, handler)
+    def __init__(
+        self, settings: ClientSettings, handler: object | None = None, application: AsgiApp | None = None
+    ) -> None:
+        super().__init__(settings, handler, application)
         self._events: Any = (
             self._make("connection_events") if settings.connection_events else ClientConnectionStateEvents()
         )
@@ -135,7 +139,12 @@ class ClientNode(Node):
                 return pipe
 
     async def start(self) -> None:
-        """Begin to dial."""
+        """Begin to dial.
+
+        Raises:
+            ConfigError: the ASGI application did not start up.
+        """
+        await self.start_service()
         await super().start()
         self._supervisor = self._loop.create_task(self._stay_connected(), name="reconnect")
 

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import Any
 
-from restpipe.config import NodeSettings, make_object
+from restpipe.config import NodeSettings, import_application, make_object
 from restpipe.exceptions import EventError
 from restpipe.handlers.answers import AnswerMemory
+from restpipe.handlers.asgi import AsgiApp, AsgiService
 from restpipe.handlers.connection_events import Notifier
 from restpipe.handlers.context import PeerContext
 from restpipe.handlers.dispatch import Dispatcher
@@ -43,6 +44,7 @@ class Node(ABC):
     Args:
         settings: of this node.
         handler: the event handler, in place of one of the class that the settings name.
+        application: the ASGI application that serves, in place of what the settings name.
 
     Raises:
         IdentityError: its key or certificates cannot be used.
@@ -51,7 +53,7 @@ class Node(ABC):
     Attributes:
         settings: as given.
         custody: of its key, its certificates and its CRL.
-        handler: the event handler; None where an HTTP service serves.
+        handler: the event handler; None where an HTTP service or an ASGI application serves.
         service: serves the peers' requests.
         meter: counts what it does.
         started: when it was started.
@@ -64,7 +66,9 @@ class Node(ABC):
     relays = ""
     knows_callers = False
 
-    def __init__(self, settings: NodeSettings, handler: object | None = None) -> None:
+    def __init__(
+        self, settings: NodeSettings, handler: object | None = None, application: AsgiApp | None = None
+    ) -> None:
         self.settings = settings
         paths = IdentityPaths(settings.key_path, settings.crt_path, settings.ca_crt_path)
         self.custody = Custody(paths, settings.crl_path, settings.node)
@@ -76,8 +80,18 @@ class Node(ABC):
         self.stats = stats_to(settings.statsd_host, settings.statsd_port)
         self.threads = HandlerThreads(settings.handler_threads)
         self.handler: Any = None
-        self.service: Dispatcher | Upstream
-        if settings.upstream is not None:
+        self.service: Dispatcher | Upstream | AsgiService
+        if settings.asgi and application is None:
+            application = import_application(settings.asgi, settings.variable("asgi"))
+        if application is not None:
+            self.service = AsgiService(
+                application,
+                settings.asgi or "the ASGI application",
+                max_body=settings.max_body_bytes,
+                send_tracebacks=settings.send_tracebacks,
+                stats=self.stats,
+            )
+        elif settings.upstream is not None:
             self.service = Upstream(settings.upstream, self.stats)
         else:
             handlers = event_handlers(settings, handler)
@@ -122,6 +136,15 @@ class Node(ABC):
     def fault(self) -> EventError | None:
         """What keeps the node from being of use to its callers now; None where nothing does."""
 
+    async def start_service(self) -> None:
+        """Let an ASGI application start up, before there is anybody to serve.
+
+        Raises:
+            ConfigError: it failed to.
+        """
+        if isinstance(self.service, AsgiService):
+            await self.service.start()
+
     @abstractmethod
     async def start(self) -> None:
         """Begin to listen, or to dial."""
@@ -137,6 +160,8 @@ class Node(ABC):
         await self._watch.stop()
         self.meter.stop()
         self.service.close()
+        if isinstance(self.service, AsgiService):
+            await self.service.stop(grace)
         await self.notifier.settle(HOOK_PATIENCE)
         if self._notifying is not None:
             self._notifying.cancel()

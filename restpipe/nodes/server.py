@@ -8,6 +8,7 @@ from typing import Any
 
 from restpipe.config import ServerSettings
 from restpipe.exceptions import ConnectError, PeerRefusedError
+from restpipe.handlers.asgi import AsgiApp
 from restpipe.handlers.connection_events import ServerConnectionStateEvents
 from restpipe.handlers.context import PeerContext
 from restpipe.identity import News
@@ -35,6 +36,7 @@ class ServerNode(Node):
     Args:
         settings: of this node.
         handler: the event handler, in place of one of the class that the settings name.
+        application: the ASGI application that serves, in place of what the settings name.
         idle_interval: seconds between two `idle` events.
 
     Raises:
@@ -50,9 +52,14 @@ class ServerNode(Node):
     settings: ServerSettings
 
     def __init__(
-        self, settings: ServerSettings, handler: object | None = None, *, idle_interval: float = IDLE_INTERVAL
+        self,
+        settings: ServerSettings,
+        handler: object | None = None,
+        application: AsgiApp | None = None,
+        *,
+        idle_interval: float = IDLE_INTERVAL,
     ) -> None:
-        super().__init__(settings, handler)
+        super().__init__(settings, handler, application)
         self.port = settings.bind_port
         resolver = CachedResolver(self._make("client_hostname_resolver"), self.threads)
         self.registry = Registry(resolver, grace=settings.connection_wait_timeout_s)
@@ -106,8 +113,9 @@ class ServerNode(Node):
         """Listen.
 
         Raises:
-            ConfigError: the address cannot be bound.
+            ConfigError: the address cannot be bound, or the ASGI application did not start up.
         """
+        await self.start_service()
         self.port = await self._listener.start(self.settings.bind_interface, self.settings.bind_port)
         await super().start()
         self._started = True

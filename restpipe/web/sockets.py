@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from websockets.exceptions import InvalidState
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.frames import CloseCode
 from websockets.protocol import CLIENT, Protocol, State
 
 from restpipe.exceptions import EventError
+from restpipe.handlers.socket_messages import Messages
 from restpipe.pipe import Answer
 from restpipe.web.callers import Receive
 from restpipe_pb.v1.pipe_pb2 import Response
@@ -36,9 +37,7 @@ class WebSocket:
         self._receive = receive
         self._send = send
         self._frames = Protocol(CLIENT, state=State.OPEN, max_size=max_message)
-        # The pieces of the message at hand, and what they are.
-        self._parts: list[bytes] = []
-        self._kind = Opcode.BINARY
+        self._messages = Messages(self._frames)
         self._leaving = asyncio.Event()
         self._left = asyncio.Event()
         self._caller_left = False
@@ -101,10 +100,8 @@ class WebSocket:
         try:
             async with asyncio.timeout(None) as self._closing:
                 async for data in answer.body:
-                    self._frames.receive_data(data)
-                    for event in self._frames.events_received():
-                        if isinstance(event, Frame):
-                            await self._take(event)
+                    for message in self._messages.receive(data):
+                        await self._take(message)
                     self._leaving.set()
                     if self._frames.close_expected():
                         self._begin_closing()
@@ -114,27 +111,11 @@ class WebSocket:
             return _close_of(self._frames) or (CloseCode.BAD_GATEWAY, _shortened(str(error)))
         return _close_of(self._frames) or (CloseCode.BAD_GATEWAY, "the service ended the web socket without closing it")
 
-    async def _take(self, frame: Frame) -> None:
-        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+    async def _take(self, message: dict[str, Any]) -> None:
+        if self._caller_left:
             return
-        if frame.opcode is not Opcode.CONT:
-            self._kind = frame.opcode
-        self._parts.append(bytes(frame.data))
-        if not frame.fin or self._caller_left:
-            return
-        data = b"".join(self._parts)
-        self._parts.clear()
-        message: dict[str, Any] = {"type": "websocket.send"}
-        if self._kind is Opcode.BINARY:
-            message["bytes"] = data
-        else:
-            try:
-                message["text"] = data.decode()
-            except UnicodeDecodeError:
-                self._frames.fail(CloseCode.INVALID_DATA, "text that is no UTF-8")
-                return
         try:
-            await self._send(message)
+            await self._send({"type": "websocket.send", **message})
         except OSError:  # the caller is gone, and `_from_caller` is about to learn it
             self._caller_left = True
 

@@ -388,3 +388,29 @@ def test_a_service_that_does_not_listen_yet_is_a_warning(where: str, tmp_path: P
     assert result.exit_code == 0, result.output
     assert f"warning  upstream     {url} does not take connections: " in result.output
     assert "would start, the warnings aside" in result.output
+
+
+@pytest.mark.parametrize(
+    ("path", "severity", "said"),
+    [
+        ("mine:app", "ok", "mine:app is an ASGI application, of type function"),
+        ("mine:Site.app", "ok", "mine:Site.app is an ASGI application, of type function"),
+        ("mine:ap", "error", "RP_ASGI='mine:ap': module 'mine' ({here}/mine.py) has no 'ap'; did you mean app?"),
+        ("mine:Site.nothing", "error", "RP_ASGI='mine:Site.nothing': type in 'mine:Site.nothing' has no 'nothing'"),
+        ("mine:wsgi", "error", "called with scope, receive and send: not a function"),
+        ("mine:PORT", "error", "called with scope, receive and send: not an int"),
+        ("none:app", "error", "RP_ASGI='none:app': no module named 'none'"),
+    ],
+)
+def test_an_application_is_imported_and_not_started(
+    identities: Path, user_module: UserModule, path: str, severity: str, said: str
+) -> None:
+    user_module(
+        "async def app(scope, receive, send): raise AssertionError\nclass Site:\n  app = staticmethod(app)\n"
+        "def wsgi(environ, start_response): ...\nPORT = 1",
+    )
+    result = CliRunner().invoke(app, ["client", "--asgi", path])
+    assert result.exit_code == (0 if severity == "ok" else 1), result.output
+    (line,) = [line for line in result.output.splitlines() if line.split()[1:2] == ["asgi"]]
+    assert line.startswith(severity)
+    assert said.format(here=Path.cwd()) in line

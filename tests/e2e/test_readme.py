@@ -155,6 +155,12 @@ def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_st
     reader.try_console(block("console", "client/hello.txt"))
     client.end()
 
+    (reader.site.directory / "site_app.py").write_text(block("python", "async def hello"))
+    client = reader.start(block("sh", "--asgi"))
+    client.wait_connected()
+    reader.try_console(block("console", "client/client/hello\n"))
+    client.end()
+
     reader.shell(block("sh", "mkdir -p pub"))
     client = reader.start(block("sh", "--files pub"))
     client.wait_connected()

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from embedded import PATIENCE, Serves, client_options, joined, server_node
+from fastapi import FastAPI
 
 import restpipe
 from restpipe.exceptions import ConfigError, IdentityError, PeerAbsentError, PeerUnknownError
@@ -37,6 +38,23 @@ async def test_a_class_that_the_settings_name_serves(identity_files: Path) -> No
         restpipe.ClientNode(**client_options(identity_files, server.port)) as client,
     ):
         assert (await client.call("get", "cat", "a", "b")).data == {"result_from_server": "ab"}
+
+
+async def test_an_application_of_the_program_serves_in_place_of_a_handler(identity_files: Path) -> None:
+    app = FastAPI()
+
+    @app.get("/time")
+    def time() -> float:
+        return 1.5
+
+    async with (
+        server_node(identity_files) as server,
+        restpipe.ClientNode(asgi=app, **client_options(identity_files, server.port)),
+    ):
+        box = server.client("alpha")
+        assert (await box.call("get", "time")).data == 1.5
+        missing = await box.call("get", "nothing")
+        assert (missing.status, missing.data) == (404, {"detail": "Not Found"})
 
 
 async def test_a_node_may_run_again_and_not_twice_at_once(identity_files: Path) -> None:
@@ -95,7 +113,11 @@ def test_a_variable_of_the_program_that_restpipe_has_too_does_no_harm(monkeypatc
     [
         ({"target_port": 0}, "target_port=0: "),
         ({"heartbeat_interval_s": 20}, "should exceed RP_CLIENT_HEARTBEAT_INTERVAL_S"),
-        ({"handler": Serves, "upstream": "http://127.0.0.1:9"}, "handler: should be left out, or RP_UPSTREAM"),
+        ({"handler": Serves, "upstream": "http://127.0.0.1:9"}, "handler and RP_UPSTREAM: one of them serves"),
+        ({"asgi": print, "handler": Serves}, "handler and asgi: one of them serves"),
+        ({"asgi": "shop:app", "handler": Serves}, "handler and RP_ASGI: one of them serves"),
+        ({"asgi": print, "files": "."}, "asgi and RP_FILES: one of them serves"),
+        ({"asgi": "shop"}, "asgi='shop': should name an ASGI application"),
         ({"target_prot": 1}, "target_prot: there is no such setting; did you mean target_port?"),
     ],
 )
