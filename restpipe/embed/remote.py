@@ -159,7 +159,7 @@ class Remote:
             settings.connection_wait_timeout_s if options.wait is None else options.wait,
         )
         make = partial(Outgoing, verb, noun, arguments, query, options.headers)
-        have_answered = node.meter.exchange
+        have_answered = node.exchange
         async with contextlib.AsyncExitStack() as stack:
             if not (is_file(data) or is_stream(data) or hasattr(data, "__aiter__")):
                 outgoing = make(*payload.encode(data, options.mime_type))
