@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import sys
 from enum import IntEnum
 from pathlib import Path
@@ -14,6 +15,8 @@ from restpipe.config import NodeSettings, TcpBind, UnixBind, WebBind, load_clien
 from restpipe.config.binds import parse_web_bind
 from restpipe.exceptions import ConfigError
 
+# Seconds to find out whether a node listens on this machine.
+PROBE_TIMEOUT = 5.0
 _METHOD = re.compile(r"[A-Z]+")
 # A name and a value that an HTTP/1.1 head can carry (RFC 9110 sections 5.1 and 5.5).
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
@@ -42,7 +45,8 @@ restpipe call client/fileserver time
 restpipe call server POST order -d '{"item": "tea"}'
 
 The words are a path, joined by slashes: "client", a client's name and an event where this machine runs the server,
-"server" and an event where it runs a client. Arguments follow "//", as in cat//hello/world. An HTTP method may stand
+"server" and an event where it runs a client; there "client" and a name is another client, if the server permits that.
+Arguments follow "//", as in cat//hello/world. An HTTP method may stand
 among the words; otherwise it is GET, or POST with --data. Bodies are streamed, both ways. The node's token comes from
 RP_WEB_TOKEN.
 
@@ -83,8 +87,8 @@ def call(
         typer.Option(
             "--node",
             metavar="URL",
-            help="Web server of the node: http://HOST:PORT or unix:/PATH. By default that of RP_SERVER_WEB_BIND for "
-            "client/..., of RP_CLIENT_WEB_BIND for server/... .",
+            help="Web server of the node: http://HOST:PORT or unix:/PATH. By default that of RP_CLIENT_WEB_BIND for "
+            "server/..., of RP_SERVER_WEB_BIND for client/..., or of RP_CLIENT_WEB_BIND where no server listens there.",
         ),
     ] = None,
 ) -> None:
@@ -151,6 +155,9 @@ def _node_of(target: str, url: str | None) -> tuple[TcpBind | UnixBind, str]:
     settings: NodeSettings
     if target.startswith("/client/"):
         settings = load_server_settings()
+        client = load_client_settings()
+        if not _listens(settings.web_bind) and _listens(client.web_bind):
+            settings = client
     elif target.startswith("/server/"):
         settings = load_client_settings()
     else:
@@ -158,6 +165,24 @@ def _node_of(target: str, url: str | None) -> tuple[TcpBind | UnixBind, str]:
             f"{target[1:]!r} begins neither with client/ nor with server/, so --node has to name the node"
         )
     return _reachable(settings.web_bind, settings.variable("web_bind")), settings.web_token.get_secret_value()
+
+
+def _listens(bind: WebBind | None) -> bool:
+    """Whether anything takes connections where a node's web server would."""
+    try:
+        address = _reachable(bind, "")
+    except ConfigError:
+        return False
+    try:
+        if isinstance(address, TcpBind):
+            socket.create_connection((address.host, address.port), PROBE_TIMEOUT).close()
+        else:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(PROBE_TIMEOUT)
+                probe.connect(str(address.path))
+    except OSError:
+        return False
+    return True
 
 
 def _parsed(url: str) -> WebBind:

@@ -4,6 +4,7 @@ What runs a node is imported by the commands that do: it takes as long as everyt
 """
 
 import os
+from functools import partial
 
 from restpipe.cli.options import settings_options
 from restpipe.config import ClientSettings, ServerSettings, load_client_settings, load_server_settings
@@ -18,7 +19,7 @@ def server(options: dict[str, object]) -> None:
     """
     from restpipe.cli.run import run
 
-    run(load_server_settings(options))
+    run(load_server_settings(options), partial(load_server_settings, options))
 
 
 @settings_options(ClientSettings)
@@ -34,4 +35,4 @@ def client(options: dict[str, object]) -> None:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from restpipe.cli.run import run
 
-    run(settings)
+    run(settings, partial(load_client_settings, options))

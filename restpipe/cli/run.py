@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import signal
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import typer
@@ -26,8 +27,14 @@ log = logging.getLogger("restpipe")
 Settings = ServerSettings | ClientSettings
 
 
-def run(settings: Settings) -> None:
-    """Run a node until SIGTERM or SIGINT; a second one ends it at once. SIGHUP has it look for new certificates.
+def run(settings: Settings, load: Callable[[], Settings]) -> None:
+    """Run a node until SIGTERM or SIGINT; a second one ends it at once.
+
+    SIGHUP has it look for new certificates, and for new settings that say who may do what.
+
+    Args:
+        settings: of the node.
+        load: loads them anew.
 
     Raises:
         ConfigError: a setting is wrong, or an address cannot be bound.
@@ -36,7 +43,7 @@ def run(settings: Settings) -> None:
     configure_logging(debug=settings.debug, log_format=settings.log_format)
     raise_file_limit()
     try:
-        uvloop.run(_run(settings))
+        uvloop.run(_run(settings, load))
     except IdentityError as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from None
@@ -60,7 +67,7 @@ def spare_the_garbage_collector() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -68,7 +75,7 @@ async def _run(settings: Settings) -> None:
     for warning in user_module_warnings(settings):
         log.warning(warning)
     node = ServerNode(settings) if isinstance(settings, ServerSettings) else ClientNode(settings)
-    loop.add_signal_handler(signal.SIGHUP, node.reload)
+    loop.add_signal_handler(signal.SIGHUP, node.reload, load)
     web = web_server_of(node)
     if web is not None:
         await web.start()
@@ -108,6 +115,7 @@ def first_screen(node: ServerNode | ClientNode, web: WebServer | None) -> str:
         f"  web       {_web_line(settings, web, route)}",
         f"  handler   {settings.upstream or settings.asgi or settings.event_handler}",
         *([f"  files     {settings.files_shown}"] if settings.files else []),
+        *_relays(node),
         f"  serves    {_events(node)}",
     ]
     return "\n".join(lines)
@@ -119,6 +127,11 @@ def _web_line(settings: Settings, web: WebServer | None, route: str) -> str:
     if isinstance(settings.web_bind, UnixBind):
         return f"{web.address}, {route}"
     return f"{web.address}{route}, docs at {web.address}/docs"
+
+
+def _relays(node: ServerNode | ClientNode) -> list[str]:
+    rules = node.settings.relay if isinstance(node, ServerNode) else ()
+    return [f"  relays    {', '.join(rules)}"] if rules else []
 
 
 def _events(node: ServerNode | ClientNode) -> str:

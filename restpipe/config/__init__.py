@@ -8,6 +8,7 @@
     settings  those of a server node and of a client node
     sources   environment variables and the user config module
     loading   options + environment + user module + defaults -> settings, or a line for each fault
+    reloading settings of a node that runs, read anew
     imports   classes and applications that settings name
 
 `node` and `settings` are the one place where a setting is written down. The variables, the command-line options and the
@@ -18,6 +19,7 @@ from restpipe.config.binds import TcpBind, UnixBind, WebBind
 from restpipe.config.imports import import_application, import_class, make_object
 from restpipe.config.loading import load_client_settings, load_server_settings, load_settings, user_module_warnings
 from restpipe.config.node import NodeSettings
+from restpipe.config.reloading import Reread, reread
 from restpipe.config.settings import ClientSettings, ServerSettings
 from restpipe.config.table import Row, markdown_tables, rows
 from restpipe.config.upstreams import UpstreamAddress
@@ -25,6 +27,7 @@ from restpipe.config.upstreams import UpstreamAddress
 __all__ = [
     "ClientSettings",
     "NodeSettings",
+    "Reread",
     "Row",
     "ServerSettings",
     "TcpBind",
@@ -38,6 +41,7 @@ __all__ = [
     "load_settings",
     "make_object",
     "markdown_tables",
+    "reread",
     "rows",
     "user_module_warnings",
 ]

@@ -1,5 +1,6 @@
 """Importing what settings name: event handlers, connection state events, resolvers, the user config module."""
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -98,6 +99,34 @@ def import_module(name: str, setting: str) -> ModuleType:
             message = f"no module named {error.name!r}, neither installed nor in {Path.cwd()}"
             raise ConfigError(f"{setting}: {message}") from None
         raise ConfigError(f"{setting}: importing {name!r} failed: {_summary(error)}") from error
+
+
+def refresh_module(name: str, setting: str) -> None:
+    """Import a module anew, itself alone; one that is not imported yet is left as it is.
+
+    Args:
+        name: its dotted name.
+        setting: the setting that names it and its value, for messages.
+
+    Raises:
+        ConfigError: there is no such module any more, or importing it raised. What was imported before stays.
+    """
+    before = sys.modules.pop(name, None)
+    if before is None:
+        return
+    # A module that was compiled is told from a newer one by its size and by whole seconds.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    spec = before.__spec__
+    if spec is not None and spec.cached is not None:
+        with contextlib.suppress(OSError):
+            Path(spec.cached).unlink()
+    try:
+        import_module(name, setting)
+    except BaseException:
+        sys.modules[name] = before
+        raise
+    finally:
+        sys.dont_write_bytecode = writes
 
 
 def close_match(name: str, known: list[str]) -> str:

@@ -20,6 +20,7 @@ from restpipe.config.values import (
     FileName,
     Hosts,
     LogFormat,
+    NamesOrPatterns,
     OptionalAsgiPath,
     OptionalClassPath,
     OptionalExistingDirectory,
@@ -260,6 +261,17 @@ class NodeSettings(BaseSettings):
             option="--files-writable",
         ),
     ] = False
+    allow: Annotated[
+        NamesOrPatterns,
+        Setting(
+            "RP_ALLOW",
+            help="Names of the callers that may call what this node serves, or patterns such as shop-*, separated by "
+            "commas; an @allow in the handler beats it.",
+            panel=HANDLERS,
+            option="--allow",
+            live=True,
+        ),
+    ] = ("*",)
     handler_threads: Annotated[
         Count,
         Setting(

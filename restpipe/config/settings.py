@@ -47,6 +47,7 @@ class ServerSettings(NodeSettings):
             help="Names of the clients that may connect, or patterns such as shop-*, separated by commas.",
             panel=PIPE,
             option="--allowed-clients",
+            live=True,
         ),
     ] = ("*",)
     relay: Annotated[
@@ -57,6 +58,7 @@ class ServerSettings(NodeSettings):
             "by commas; empty for none.",
             panel=PIPE,
             option="--relay",
+            live=True,
         ),
     ] = ()
     client_hostname_resolver: Annotated[

@@ -40,6 +40,7 @@ class Setting:
         panel: the group it belongs to.
         option: command-line option; None for a secret, which other users of the machine could read there.
         show: writes a value as one would type it.
+        live: a node that runs takes a new value.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Setting:
         panel: str,
         option: str | None,
         show: Callable[[Any], str] = shown,
+        live: bool = False,
     ) -> None:
         self.variables = variables
         self.help = help
         self.panel = panel
         self.option = option
         self.show = show
+        self.live = live
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class Row:
         help: what it means, in one sentence, with its unit.
         default: the default as one would type it; empty where it is empty.
         kind: type of the default.
+        show: writes a value as one would type it.
+        live: a node that runs takes a new value.
     """
 
     field: str
@@ -78,6 +83,8 @@ class Row:
     help: str
     default: str
     kind: type
+    show: Callable[[Any], str] = shown
+    live: bool = False
 
     @property
     def is_flag(self) -> bool:
@@ -104,6 +111,8 @@ def rows(settings_class: type[NodeSettings]) -> dict[str, Row]:
             help=setting.help,
             default=setting.show(info.default),
             kind=type(info.default),
+            show=setting.show,
+            live=setting.live,
         )
     return found
 

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -33,7 +34,8 @@ class _Embedded(ABC, Generic[Settings, Running]):
     def __init__(self, *, handler: object | None = None, asgi: AsgiApp | str = "", **settings: object) -> None:
         path = asgi if isinstance(asgi, str) else ""
         given = {**_QUIET, **settings, **({"asgi": path} if path else {})}
-        self.settings: Settings = load_settings(self._settings_class, given)
+        self._load: Callable[[], Settings] = partial(load_settings, self._settings_class, given)
+        self.settings: Settings = self._load()
         self._application = None if isinstance(asgi, str) else asgi
         # The examples are for trying things out.
         self._handler: object | None = EventHandler() if "event_handler" not in self.settings.model_fields_set else None
@@ -114,8 +116,11 @@ class _Embedded(ABC, Generic[Settings, Running]):
             yield
 
     def reload(self) -> None:
-        """Look for new certificates and a new revocation list now, and not only at the next interval."""
-        self._running().reload()
+        """Look for new certificates and a new revocation list now, and not only at the next interval.
+
+        The user config module is read anew, too, and what it says of who may do what is used from now on.
+        """
+        self._running().reload(self._load)
 
     def _running(self) -> Running:
         if self._node is None:

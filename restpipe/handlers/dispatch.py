@@ -21,6 +21,7 @@ from restpipe.handlers.once import Once
 from restpipe.handlers.problems import handler_error
 from restpipe.handlers.streams import is_stream, pieces_of
 from restpipe.handlers.threads import HandlerThreads
+from restpipe.identity.names import NamePatterns
 from restpipe.pipe import Incoming
 from restpipe.stats import Stats, Timing
 from restpipe_pb.v1.pipe_pb2 import Event, Header, Response
@@ -92,6 +93,10 @@ class Dispatcher:
     def manifest(self) -> list[Event]:
         """The events, described for the peer."""
         return self.events.manifest
+
+    def restrict(self, names: NamePatterns | None) -> None:
+        """Let only these call what the handlers have no rule for; None: everyone may."""
+        self.events.restrict(names)
 
     def close(self) -> None:
         """Cancel what is executed without its caller. What a handler holds is its own."""

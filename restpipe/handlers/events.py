@@ -27,12 +27,13 @@ class HandlerEvent:
         method: bound.
         in_loop: calling it does not block: it returns a coroutine or a generator. Other methods run in a thread.
         arguments: how to call it.
+        rule: who may call it, as the handler says; None: it says nothing.
         allow: who may call it; None: everyone.
         count: name of its counter.
         timing: name of its timing.
     """
 
-    __slots__ = ("allow", "arguments", "count", "in_loop", "method", "noun", "timing", "verb")
+    __slots__ = ("allow", "arguments", "count", "in_loop", "method", "noun", "rule", "timing", "verb")
 
     def __init__(self, verb: str, noun: str, method: Callable[..., Any]) -> None:
         self.verb = verb
@@ -47,7 +48,7 @@ class HandlerEvent:
             )
         )
         self.arguments = Arguments(method)
-        self.allow = _rule_of(method, f"{verb}_{noun}")
+        self.rule = self.allow = _rule_of(method, f"{verb}_{noun}")
         self.count = handled_count(f"{verb}_{noun}")
         self.timing = handled_timing(f"{verb}_{noun}")
 
@@ -96,6 +97,11 @@ class EventTable:
     def manifest(self) -> list[ManifestEvent]:
         """The events, described for the peer."""
         return [event.describe() for _, event in sorted(self._events.items())]
+
+    def restrict(self, names: NamePatterns | None) -> None:
+        """Let only these call what the handlers have no rule for; None: everyone may."""
+        for event in self._events.values():
+            event.allow = event.rule or names
 
     def find(self, verb: str, noun: str) -> HandlerEvent:
         """Return the event of a verb and a noun such as "time/utc".

@@ -25,6 +25,8 @@ from restpipe_pb.v1.pipe_pb2 import Goaway
 
 log = logging.getLogger(__name__)
 
+# Why pipes end that would end again.
+_LASTING = (Goaway.TAKEOVER, Goaway.PROTOCOL_ERROR, Goaway.CERTIFICATE, Goaway.FORBIDDEN)
 # Doublings after which every back-off has reached its end.
 _MOST_DOUBLINGS = 30
 # Seconds before its end from which on the server's certificate is watched, at most; and between two looks at the clock.
@@ -104,7 +106,7 @@ class ClientNode(Node):
     @property
     def serving(self) -> Serve:
         """What answers the requests of a pipe, those included that the server passes on for other clients."""
-        own = self.service.serve
+        own = self._own_serving
 
         def serve(incoming: Incoming) -> Awaitable[None]:
             if incoming.request.HasField("caller"):
@@ -175,7 +177,7 @@ class ClientNode(Node):
             self.stats.count(Count.BROKEN)
             end = pipe.ended.result() if pipe.ended.done() else None
             log.warning("disconnected from the server: %s", end.message if end else pipe.departing.result())
-            if end is not None and end.reason in (Goaway.TAKEOVER, Goaway.PROTOCOL_ERROR, Goaway.CERTIFICATE):
+            if end is not None and end.reason in _LASTING:
                 # Dialling at once would take the name back, or break again, for ever.
                 await asyncio.sleep(self.settings.reconnect_max_s)
 

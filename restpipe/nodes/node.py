@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from restpipe.config import NodeSettings, import_application, make_object
-from restpipe.exceptions import EventError
+from restpipe.config import NodeSettings, import_application, make_object, reread
+from restpipe.exceptions import ConfigError, EventError, ForbiddenError
 from restpipe.handlers.answers import AnswerMemory
 from restpipe.handlers.asgi import AsgiApp, AsgiService
 from restpipe.handlers.connection_events import Notifier
@@ -17,12 +18,13 @@ from restpipe.handlers.dispatch import Dispatcher
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.handlers.upstream import Upstream
 from restpipe.identity import Custody, Identity, IdentityPaths, News
+from restpipe.identity.names import NamePatterns
 from restpipe.nodes.exchanges import Exchange
 from restpipe.nodes.handlers import event_handlers
 from restpipe.nodes.metering import Meter
 from restpipe.nodes.tracing import tracing
 from restpipe.nodes.watch import Watch
-from restpipe.pipe import Pipe, Serve
+from restpipe.pipe import Incoming, Pipe, Serve
 from restpipe.protocol.limits import Limits
 from restpipe.stats import stats_to
 from restpipe.transport.carrier import Carrier
@@ -108,6 +110,8 @@ class Node(ABC):
                     lifetime=settings.idempotency_lifetime_s,
                 ),
             )
+        self._allow: NamePatterns | None = None
+        self._restrict(settings.allow)
         nouns = frozenset(event.noun for event in self.service.manifest)
         self.meter = Meter(nouns, durations=settings.metrics)
         self.started = datetime.now(UTC)
@@ -169,9 +173,50 @@ class Node(ABC):
                 await self._notifying
         await self.stats.stop()
 
-    def reload(self) -> None:
-        """Look for a new identity and a new revocation list now, and not only at the next interval."""
+    def reload(self, load: Callable[[], NodeSettings] | None = None) -> None:
+        """Look for a new identity and a new revocation list now, and not only at the next interval.
+
+        Args:
+            load: loads the settings anew, of which a running node takes who may do what; None: they stay.
+        """
         self._watch.look_now()
+        if load is None:
+            return
+        try:
+            found = reread(self.settings, load)
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                log.log(logging.ERROR, "%s (what was set before stays in use)", line)
+            return
+        for phrase in found.taken:
+            log.info("took a new setting: %s", phrase)
+        if found.pending:
+            log.warning("not taken before this node is started anew: %s", ", ".join(found.pending))
+        if not (found.taken or found.pending):
+            log.info("read the settings anew: they are as before")
+        self.settings = found.settings
+        self._settings_changed()
+
+    def _settings_changed(self) -> None:
+        """Use what was taken of new settings."""
+        self._restrict(self.settings.allow)
+
+    def _restrict(self, patterns: tuple[str, ...]) -> None:
+        names = None if "*" in patterns else NamePatterns(patterns)
+        if isinstance(self.service, Dispatcher):
+            self.service.restrict(names)
+        else:
+            self._allow = names
+
+    def _serve_permitted(self, incoming: Incoming) -> Awaitable[None]:
+        if self._allow is not None and not self._allow.include(incoming.peer.name):
+            raise ForbiddenError(f"what this node serves is not for {incoming.peer.name!r}")
+        return self.service.serve(incoming)
+
+    @property
+    def _own_serving(self) -> Serve:
+        """What answers requests that are for this node."""
+        return self.service.serve if isinstance(self.service, Dispatcher) else self._serve_permitted
 
     @abstractmethod
     def _identity_changed(self, news: News) -> None:

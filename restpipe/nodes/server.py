@@ -19,7 +19,7 @@ from restpipe.nodes.relay import Relay
 from restpipe.nodes.resolver import CachedResolver
 from restpipe.pipe import Incoming, Pipe, PipeEnd, Serve
 from restpipe.transport.carrier import Carrier
-from restpipe.transport.grpc_server import PipeListener
+from restpipe.transport.grpc_server import NOT_ALLOWED, PipeListener
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class ServerNode(Node):
     @property
     def serving(self) -> Serve:
         """What answers the requests of a pipe: the node's handler, or the client that they are for."""
-        own, relay = self.service.serve, self.relay.serve
+        own, relay = self._own_serving, self.relay.serve
 
         def serve(incoming: Incoming) -> Awaitable[None]:
             return relay(incoming) if incoming.request.to else own(incoming)
@@ -160,6 +160,9 @@ class ServerNode(Node):
         if fault is not None:  # since it was let in
             pipe.close(Goaway.CERTIFICATE, fault)
             return
+        if not self._listener.allowed.include(peer.name):  # likewise
+            pipe.close(Goaway.FORBIDDEN, NOT_ALLOWED.format(peer.name))
+            return
         replaced = self.registry.add(pipe)
         if replaced is not None and hello.succeeds:
             self._retire(replaced)
@@ -194,6 +197,16 @@ class ServerNode(Node):
     def _identity_changed(self, _news: News) -> None:
         self._listener.replace(self.identity)
         self._listener.revocations = self.custody.revocations
+
+    def _settings_changed(self) -> None:
+        super()._settings_changed()
+        self._listener.allowed = allowed = NamePatterns(self.settings.allowed_clients)
+        self.relay.rules = RelayRules(self.settings.relay)
+        self.relay.enforce()
+        for pipe in self.pipes:
+            if not allowed.include(pipe.peer.name):
+                log.warning("ended the pipe to %s (%s): it is not allowed any more", pipe.peer.name, pipe.peer.address)
+                pipe.close(Goaway.FORBIDDEN, NOT_ALLOWED.format(pipe.peer.name))
 
     def _forget(self, pipe: Pipe, end: PipeEnd, context: PeerContext) -> None:
         peer = pipe.peer

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 # does not read. An honest client has one, and for a moment a few.
 MAX_CALLS = 32
 
+NOT_ALLOWED = "{!r} is none of the clients that the server allows; RP_ALLOWED_CLIENTS there says which"
+
 Context = Any  # grpc.aio.ServicerContext, which the stubs of grpc do not type
 Accept = Callable[["GrpcServerCarrier"], Awaitable[None]]
 
@@ -156,7 +158,7 @@ class PipeListener:
             log.warning("refused %s at %s: it is none of the allowed clients", peer.name, peer.address)
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED,
-                f"{peer.name!r} is none of the clients that the server allows; RP_ALLOWED_CLIENTS there says which",
+                NOT_ALLOWED.format(peer.name),
             )
         if self._calls[peer.name] >= MAX_CALLS:
             log.warning("refused %s at %s: it has %d calls open already", peer.name, peer.address, MAX_CALLS)
