@@ -37,14 +37,15 @@ from restpipe.protocol.limits import (
     FIRST_FRAME_BYTES,
     INLINE_BYTES,
     MAX_CONTROL_DEPTH,
-    MAX_HEADERS,
     MAX_HEADS,
+    MAX_PARTS,
     MESSAGE_CHARACTERS,
     PING_COST,
     REFUSAL_COST,
     REVISION,
     Limits,
     check_hello,
+    check_parts,
 )
 from restpipe.protocol.outbox import Outbox
 from restpipe.protocol.windows import FlowControl, Growth
@@ -378,6 +379,8 @@ class Connection:
     def _take_request(self, exchange_id: int, request: Request, events: list[Event]) -> None:
         exchanges = self._exchanges
         exchanges.check_new(exchange_id)
+        if self._holds.large:
+            check_parts(request.headers, request.query, request.arguments)
         if exchanges.refused_above is not None:
             return
         if exchanges.theirs >= self.limits.max_exchanges:
@@ -389,7 +392,7 @@ class Connection:
         exchange.remote_open = request.more
         exchanges.add_theirs(exchange)
         request, exchange.hold = self._holds.take(request)
-        if self._holds.full:
+        if exchange.hold is None:
             self._refuse(exchange)
         else:
             events.append(RequestReceived(exchange_id, request))
@@ -397,7 +400,6 @@ class Connection:
     def _refuse(self, exchange: Exchange) -> None:
         error = PeerRefusedError(f"the requests in flight have heads of more than {MAX_HEADS} bytes")
         self.respond(exchange.id, Response(failure=to_failure(error), return_code=error.return_code))
-        exchange.let_go()
         self.bother(REFUSAL_COST)
 
     def _take_response(self, exchange_id: int, response: Response, events: list[Event]) -> None:
@@ -411,8 +413,8 @@ class Connection:
                 raise ProtocolError("a failure with a body")
         elif not 200 <= response.status <= 599:
             raise ProtocolError(f"status {response.status}")
-        if len(response.headers) > MAX_HEADERS:
-            raise ProtocolError(f"{len(response.headers)} headers, {MAX_HEADERS} are accepted")
+        if self._holds.large:
+            check_parts(response.headers)
         exchange.remote_begun = True
         self._account_for_body(exchange, response)
         if exchange.wanted:
@@ -514,8 +516,6 @@ class Connection:
     ) -> None:
         if self.peer_hello is None:
             raise AssertionError("no head before the handshake")
-        if len(message.headers) > MAX_HEADERS and kind == "response":
-            raise too_large(f"a response of {len(message.headers)} headers, the peer accepts {MAX_HEADERS}")
         more = message.more
         rest = memoryview(message.body)[INLINE_BYTES:]
         if rest:
@@ -525,6 +525,11 @@ class Connection:
         most = self.peer_hello.max_frame_bytes
         if len(envelope) > most:
             raise too_large(f"the head of the {kind} takes {len(envelope)} bytes, the peer accepts {most}")
+        if len(envelope) > 2 * MAX_PARTS:  # none takes less than two bytes
+            try:
+                check_parts(message.headers, *((message.query, message.arguments) if kind == "request" else ()))
+            except ProtocolError as error:
+                raise too_large(f"the head of the {kind} has {error}") from None
         if message.more:
             exchange.send_window.spend(len(message.body))
         self._outbox.put_head(exchange, envelope, more=message.more)

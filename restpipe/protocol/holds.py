@@ -1,6 +1,6 @@
 """What the requests in flight keep of the frames that brought them."""
 
-from restpipe.protocol.limits import MAX_HEADS, SHARED_FRAMES
+from restpipe.protocol.limits import LARGE_FRAME, MAX_HEADS, SHARED_FRAMES
 from restpipe_pb.v1.pipe_pb2 import Request
 
 
@@ -13,34 +13,36 @@ class Holds:
 
     Attributes:
         held: bytes that count.
+        large: the frame at hand may be bloated.
     """
 
-    __slots__ = ("_frame", "held")
+    __slots__ = ("_frame", "held", "large")
 
     def __init__(self) -> None:
         self.held = 0
+        self.large = False
         self._frame = Hold(self, 0)
 
     def begin_frame(self, size: int) -> None:
         """Take up a frame of so many bytes."""
         self._frame = Hold(self, size)
+        self.large = size > LARGE_FRAME
 
-    def take(self, request: Request) -> "tuple[Request, Hold]":
-        """Return a request of the frame, in the form in which it is to be kept, and what it holds; let go of that."""
+    def take(self, request: Request) -> "tuple[Request, Hold | None]":
+        """Return a request of the frame, in the form in which it is to be kept, and what it holds, to let go of later.
+
+        Nothing is held where that would be too much.
+        """
         hold = self._frame
         if self.held > SHARED_FRAMES:
-            data = request.SerializeToString()
-            request = Request.FromString(data)
-            hold = Hold(self, len(data) - len(request.body))
+            hold = Hold(self, request.ByteSize() - len(request.body))
+            if self.held + hold.size > MAX_HEADS:
+                return request, None
+            request = Request.FromString(request.SerializeToString())
         if not hold.live:
             self.held += hold.size
         hold.live += 1
         return request, hold
-
-    @property
-    def full(self) -> bool:
-        """Whether what was taken last is too much."""
-        return self.held > MAX_HEADS
 
 
 class Hold:

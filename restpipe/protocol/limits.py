@@ -1,5 +1,6 @@
 """The bounds of a pipe, and what a peer's Hello must grant."""
 
+from collections.abc import Sized
 from dataclasses import dataclass
 
 from restpipe.exceptions import ProtocolError
@@ -29,8 +30,11 @@ REFUSAL_COST = 0.0002
 # keeps all of its frame: beyond the first bound each is taken out of it, beyond the second refused.
 SHARED_FRAMES = 4 * 1024 * 1024
 MAX_HEADS = 8 * 1024 * 1024
-# Headers of a response, and events, arguments and names in a manifest: each takes dozens of times its bytes.
-MAX_HEADERS = 1000
+# Headers, query parameters and arguments of a head, each; events, arguments and names of a manifest. What is two bytes
+# on the wire may take fifty in memory.
+MAX_PARTS = 1000
+# Bytes of a frame below which they need not be counted.
+LARGE_FRAME = 16 * 1024
 MAX_MANIFEST = 10_000
 # A peer that makes this many control envelopes wait (pongs, credit) does not read what it asks for.
 MAX_CONTROL_DEPTH = 100_000
@@ -104,3 +108,14 @@ def check_hello(hello: Hello) -> None:
         raise ProtocolError(f"a manifest of more than {MAX_MANIFEST} events, arguments and names")
     if hello.pipe and not (len(hello.pipe) <= LONGEST_PIPE_NAME and hello.pipe.isascii() and hello.pipe.isalnum()):
         raise ProtocolError("a name of the pipe that is not made of a few letters and digits")
+
+
+def check_parts(*parts: Sized) -> None:
+    """Refuse a head of so many parts that it takes far more memory than bytes.
+
+    Raises:
+        ProtocolError: it has more than are accepted.
+    """
+    most = max(map(len, parts))
+    if most > MAX_PARTS:
+        raise ProtocolError(f"{most} headers, parameters or arguments, {MAX_PARTS} are accepted")

@@ -28,9 +28,9 @@ from restpipe.protocol.limits import (
     INLINE_BYTES,
     MAX_CONTROL_DEPTH,
     MAX_ENVELOPES,
-    MAX_HEADERS,
     MAX_HEADS,
     MAX_MANIFEST,
+    MAX_PARTS,
     MESSAGE_CHARACTERS,
     SHARED_FRAMES,
     Limits,
@@ -47,6 +47,7 @@ from restpipe_pb.v1.pipe_pb2 import (
     Goaway,
     Header,
     Hello,
+    Parameter,
     Ping,
     Pong,
     Request,
@@ -786,16 +787,40 @@ def test_a_request_that_is_refused_for_its_size_may_have_a_body_that_goes_nowher
     assert not side.core.is_open(300)
 
 
+def bloated(kind: type[Any], field: str, number: int) -> Any:
+    """Make a head with a field that is there so often."""
+    part = {"headers": Header(name="x" * 16), "query": Parameter(name="x" * 16), "arguments": "x" * 16}[field]
+    return kind(**{field: [part] * number})
+
+
+@pytest.mark.parametrize("field", ["headers", "query", "arguments"])
+def test_a_request_of_too_many_parts_breaks_the_protocol(field: str) -> None:
+    assert isinstance(Side().take(2, bloated(Request, field, MAX_PARTS))[0], RequestReceived)
+    assert f"{MAX_PARTS + 1} headers, parameters or arguments" in breaks(
+        Side(), 2, bloated(Request, field, MAX_PARTS + 1)
+    )
+
+
 def test_a_response_of_too_many_headers_breaks_the_protocol() -> None:
-    headers = [Header(name="x")] * MAX_HEADERS
-    assert calling().take(1, Response(status=200, headers=headers))
-    assert f"{MAX_HEADERS + 1} headers" in breaks(calling(), 1, Response(status=200, headers=[*headers, Header()]))
+    answer = bloated(Response, "headers", MAX_PARTS)
+    answer.status = 200
+    assert isinstance(calling().take(1, answer)[0], ResponseReceived)
+    answer.headers.add()
+    assert f"{MAX_PARTS + 1} headers" in breaks(calling(), 1, answer)
+
+
+@pytest.mark.parametrize("field", ["headers", "query", "arguments"])
+def test_a_request_of_too_many_parts_is_not_sent(field: str) -> None:
+    side = Side()
+    with pytest.raises(HeadersTooLargeError, match=f"{MAX_PARTS + 1} headers, parameters or arguments"):
+        side.core.open(bloated(Request, field, MAX_PARTS + 1))
+    assert side.core.open(bloated(Request, field, MAX_PARTS)) == 1
 
 
 def test_a_response_of_too_many_headers_is_not_sent() -> None:
     side = handling()
-    with pytest.raises(BadResultError, match=f"{MAX_HEADERS + 1} headers"):
-        side.core.respond(2, Response(status=200, headers=[Header(name="x")] * (MAX_HEADERS + 1)))
+    with pytest.raises(BadResultError, match=f"{MAX_PARTS + 1} headers"):
+        side.core.respond(2, bloated(Response, "headers", MAX_PARTS + 1))
     side.core.respond(2, OK)
     assert side.sent() == [(2, OK)]
 

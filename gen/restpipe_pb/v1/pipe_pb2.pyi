@@ -52,9 +52,10 @@ once that node knows both halves ended. These rules make every exchange end:
      that is over, was never opened, or has the wrong parity is a protocol error; so is a second Request or Response, a
      Chunk before its head or after the end of its half, and a Cancel or Credit for an id that was never opened.
 
-A side MUST NOT have more exchanges of its own in its table than the `max_exchanges` of the peer's Hello. A Response MUST
-NOT have more than 1,000 headers, a manifest not more than 10,000 events, arguments and names in `allow` together. A node
-MAY answer Failure(BUSY) where the requests in flight have heads of more than some megabytes together.
+A side MUST NOT have more exchanges of its own in its table than the `max_exchanges` of the peer's Hello. A Request or
+Response MUST NOT have more than 1,000 headers, query parameters or arguments, a manifest not more than 10,000 events,
+arguments and names in `allow` together. A node MAY answer Failure(BUSY) where the heads of the requests in flight have
+more than some megabytes together.
 
 # Credit
 

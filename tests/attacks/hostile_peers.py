@@ -1,0 +1,148 @@
+"""Peers that have a certificate and no manners: gRPC without RestPipe, so that they can send any bytes at all."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from restpipe_pb.v1.pipe_pb2 import (
+    Cancel,
+    Chunk,
+    Credit,
+    Envelope,
+    Frame,
+    Goaway,
+    Hello,
+    Ping,
+    Pong,
+    Request,
+    Response,
+)
+
+Message = Hello | Request | Response | Chunk | Credit | Cancel | Ping | Pong | Goaway
+
+CONNECT = "/restpipe.v1.Pipe/Connect"
+# Seconds for what takes a moment; reached only where a test fails.
+PATIENCE = 30.0
+
+
+def envelope(exchange_id: int, message: Message) -> Envelope:
+    """Put a message into its envelope."""
+    made = Envelope(exchange_id=exchange_id)
+    kind = getattr(made, type(message).__name__.lower())
+    kind.CopyFrom(message)
+    kind.SetInParent()
+    return made
+
+
+def frame(*envelopes: tuple[int, Message]) -> bytes:
+    """Encode a frame."""
+    return Frame(envelopes=[envelope(*each) for each in envelopes]).SerializeToString()
+
+
+def hello(**changed: Any) -> Hello:
+    """Make a Hello that every node accepts, but for what is changed."""
+    fields: dict[str, Any] = {
+        "revision": 1,
+        "software": "hostile/1",
+        "initial_window": 65536,
+        "max_exchanges": 100,
+        "max_frame_bytes": 262144,
+    }
+    return Hello(**fields | changed)
+
+
+class HostilePeer:
+    """One call of `Pipe.Connect`.
+
+    Args:
+        call: of gRPC.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._unread: list[tuple[int, Message]] = []
+
+    async def send(self, *envelopes: tuple[int, Message]) -> None:
+        """Send envelopes, in one frame."""
+        await self.send_raw(frame(*envelopes))
+
+    async def send_raw(self, data: bytes) -> None:
+        """Send what may be no frame."""
+        async with asyncio.timeout(PATIENCE):
+            await self._call.write(data)
+
+    async def receive(self) -> tuple[int, Message] | None:
+        """Return the next envelope; None where the node ended the call, or the connection."""
+        while not self._unread:
+            async with asyncio.timeout(PATIENCE):
+                try:
+                    data = await self._call.read()
+                except grpc.aio.AioRpcError:
+                    return None
+            if data is grpc.aio.EOF:
+                return None
+            for each in Frame.FromString(data).envelopes:
+                kind = each.WhichOneof("kind")
+                assert kind is not None
+                self._unread.append((each.exchange_id, getattr(each, kind)))
+        return self._unread.pop(0)
+
+    async def wait_for(self, kind: type[Any], exchange_id: int | None = None) -> Any:
+        """Return the next message of a kind, and drop what comes before it."""
+        while (received := await self.receive()) is not None:
+            if isinstance(received[1], kind) and exchange_id in (None, received[0]):
+                return received[1]
+        raise AssertionError(f"the call ended before any {kind.__name__}")
+
+    async def greet(self, **changed: Any) -> Hello:
+        """Exchange Hellos; return the node's."""
+        await self.send((0, hello(**changed)))
+        greeting = await self.wait_for(Hello)
+        assert isinstance(greeting, Hello)
+        return greeting
+
+    async def ask(self, exchange_id: int, noun: str, verb: str = "get", **fields: Any) -> Response:
+        """Make a request, and return what is answered."""
+        await self.send((exchange_id, Request(verb=verb, noun=noun, timeout_ms=60_000, **fields)))
+        response = await self.wait_for(Response, exchange_id)
+        assert isinstance(response, Response)
+        return response
+
+    async def end(self) -> Goaway | None:
+        """Wait for the end of the call; return the node's goodbye."""
+        goodbye = None
+        while (received := await self.receive()) is not None:
+            if isinstance(received[1], Goaway):
+                goodbye = received[1]
+        return goodbye
+
+
+@contextlib.asynccontextmanager
+async def channel(directory: Path, name: str, port: int) -> AsyncIterator[grpc.aio.Channel]:
+    """Connect to a node's port as any gRPC program would, with the identity of this name."""
+    key, certificate, ca = (
+        (directory / file).read_bytes() for file in (f"{name}.key.pem", f"{name}.crt.pem", "ca.crt.pem")
+    )
+    options: Sequence[tuple[str, int]] = (
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", -1),
+    )
+    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+    async with grpc.aio.secure_channel(f"localhost:{port}", credentials, options=options) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def hostile_peer(directory: Path, name: str, port: int) -> AsyncIterator[HostilePeer]:
+    """Connect as the client of this name."""
+    async with channel(directory, name, port) as made:
+        call: Any = made.stream_stream(CONNECT)()
+        try:
+            yield HostilePeer(call)
+        finally:
+            call.cancel()
