@@ -527,7 +527,9 @@ class Connection:
             raise too_large(f"the head of the {kind} takes {len(envelope)} bytes, the peer accepts {most}")
         if len(envelope) > 2 * MAX_PARTS:  # none takes less than two bytes
             try:
-                check_parts(message.headers, *((message.query, message.arguments) if kind == "request" else ()))
+                check_parts(
+                    message.headers, *((message.query, message.arguments) if isinstance(message, Request) else ())
+                )
             except ProtocolError as error:
                 raise too_large(f"the head of the {kind} has {error}") from None
         if message.more:

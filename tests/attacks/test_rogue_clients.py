@@ -76,7 +76,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Honest]:
 
 # What breaks the rules
 
-BREACHES = {
+BREACHES: dict[str, list[tuple[int, Message]]] = {
     "an answer to what was never asked": [(2, Response(status=200))],
     "an answer to its own request": [(1, UPLOAD), (1, Response(status=200))],
     "an id that was used": [(1, GET), (1, GET)],
