@@ -149,6 +149,7 @@ class EventContext(PeerContext):
 
     def __init__(self, incoming: Incoming, loop: asyncio.AbstractEventLoop, max_body: int) -> None:
         super().__init__(incoming.pipe, loop, incoming.timeout, max_body)
+        self.peer = incoming.peer  # another client, where the server passed the event on
         self._incoming = incoming
         self.exchange_id = incoming.id
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from restpipe.identity.names import EVERYONE, NamePatterns
+from restpipe.identity.names import EVERYONE, NamePatterns, RelayRules
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,28 @@ def test_a_rule_means_whole_names(patterns: list[str], meant: list[str], others:
 
 def test_everyone_is_everyone() -> None:
     assert EVERYONE.include("anyone.at-all_1")
+
+
+def test_a_rule_lets_those_on_its_left_reach_those_on_its_right() -> None:
+    rules = RelayRules(["shop-*>printer-?", "office > *"])
+    assert rules.permit("shop-1", "printer-a")
+    assert rules.permit("office", "anyone")
+    for caller, called in (
+        ("printer-a", "shop-1"),
+        ("shop-1", "printer-ab"),
+        ("shop-1", "shop-2"),
+        ("till", "printer-a"),
+    ):
+        assert not rules.permit(caller, called)
+    assert [name for name in ("shop-1", "office", "printer-a") if rules.permit_any(name)] == ["shop-1", "office"]
+
+
+def test_without_rules_nobody_reaches_anyone() -> None:
+    assert not RelayRules([]).permit("a", "b")
+    assert not RelayRules([]).permit_any("a")
+
+
+@pytest.mark.parametrize("rule", ["shop-*", "", ">", "a>", ">b", "a-b"])
+def test_what_is_no_rule_is_refused_with_one_that_is(rule: str) -> None:
+    with pytest.raises(ValueError, match=r"such as 'shop-\*>printer-\*'"):
+        RelayRules([rule])

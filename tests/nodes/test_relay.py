@@ -1,0 +1,439 @@
+"""A server passes requests of one client on to another where its operator permits that, and as any exchange goes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from live_handlers import ClientEvents
+from live_nodes import PATIENCE, client_settings, connected, running_client, running_server, web_of
+
+from restpipe import allow
+from restpipe.exceptions import ForbiddenError, PeerRefusedError
+from restpipe.nodes.client import ClientNode
+from restpipe.nodes.registry import Registry
+from restpipe.nodes.relay import PassedKeys
+from restpipe.nodes.server import ServerNode
+from restpipe.pipe import Pipe
+from restpipe_pb.v1.pipe_pb2 import Caller, Request
+
+PIECE = bytes(16 * 1024)
+# What may be on its way from end to end: the windows and the queues of two pipes.
+ON_ITS_WAY = 1024 * 1024
+
+
+class FarEvents(ClientEvents):
+    """What the client serves that is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.yielded = 0
+        self.taken = 0
+
+    @allow("beta")
+    async def get_guarded(self, ctx: Any, post_data: Any) -> str:
+        return "open to beta"
+
+    @allow("127.0.0.1")
+    async def get_servers(self, ctx: Any, post_data: Any) -> str:
+        return "open to the server"
+
+    async def get_back(self, ctx: Any, post_data: Any) -> Any:
+        return (await ctx.call("get", "caller")).data
+
+    async def get_flood(self, ctx: Any, post_data: Any) -> AsyncIterator[bytes]:
+        while True:
+            self.yielded += len(PIECE)
+            yield PIECE
+
+    async def post_slow(self, ctx: Any, body: AsyncIterator[bytes]) -> int:
+        self.entered.set()
+        await self.release.wait()
+        async for piece in body:
+            self.taken += len(piece)
+        return self.taken
+
+
+@dataclass
+class Three:
+    """A server, the client "alpha" that is called, and the client "beta" that calls."""
+
+    server: ServerNode
+    far: ClientNode
+    near: ClientNode
+    http: httpx.AsyncClient
+
+    @property
+    def handler(self) -> FarEvents:
+        handler: FarEvents = self.far.handler
+        return handler
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        return await self.http.get(f"/client/alpha/{path}", **options)
+
+    async def entered(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self.handler.entered.wait()
+        self.handler.entered.clear()
+
+
+@contextlib.asynccontextmanager
+async def far_client(identity_files: Path, port: int, **changed: Any) -> AsyncIterator[ClientNode]:
+    node = ClientNode(client_settings(identity_files, port, **changed), FarEvents())
+    await node.start()
+    try:
+        yield node
+    finally:
+        await node.stop(0)
+
+
+@contextlib.asynccontextmanager
+async def three(identity_files: Path, *relay: str, **changed: Any) -> AsyncIterator[Three]:
+    async with (
+        running_server(identity_files, relay=relay, **changed) as server,
+        far_client(identity_files, server.port) as far,
+        running_client(identity_files, server.port, "beta") as near,
+        web_of(near) as http,
+    ):
+        await connected(server, far)
+        await connected(server, near)
+        yield Three(server, far, near, http)
+
+
+async def cut(node: ClientNode) -> None:
+    (pipe,) = node.pipes
+    await pipe._carrier.close()
+    await asyncio.wait({pipe.ended})
+
+
+def outcome(response: httpx.Response) -> tuple[int, str, str]:
+    return response.status_code, response.headers["x-event-return-code"], response.json()["executed"]
+
+
+# Who may reach whom.
+
+
+async def test_without_a_policy_no_client_reaches_another_and_the_answer_says_who_can_change_that(
+    identity_files: Path, leak_free: None
+) -> None:
+    async with three(identity_files) as nodes:
+        response = await nodes.get("value")
+        assert outcome(response) == (403, "253", "no")
+        assert "RP_RELAY there says who may reach whom, such as beta>alpha" in response.json()["detail"]
+
+
+async def test_a_rule_is_for_one_direction_and_for_the_names_that_it_means(identity_files: Path) -> None:
+    async with three(identity_files, "b*>alpha") as nodes, web_of(nodes.far) as other_way:
+        assert (await nodes.get("value")).json() == {"value": 1}
+        assert outcome(await other_way.get("/client/beta/value")) == (403, "253", "no")
+
+
+async def test_who_may_not_reach_a_client_does_not_learn_whether_there_is_one(identity_files: Path) -> None:
+    async with three(identity_files, "beta>printer-*") as nodes:
+        said = set()
+        for name in ("alpha", "omega", "192.0.2.7"):
+            answer = await nodes.http.get(f"/client/{name}/value")
+            assert outcome(answer) == (403, "253", "no")
+            said.add(answer.json()["detail"].replace(name, "NAME"))
+        assert len(said) == 1
+
+
+async def test_by_its_address_a_client_is_reached_as_if_there_were_only_those_that_are_permitted(
+    identity_files: Path,
+) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        assert (await nodes.http.get("/client/127.0.0.1/caller")).json()["caller"] == "beta"
+    async with three(identity_files, "beta>alpha", "beta>beta") as nodes:
+        response = await nodes.http.get("/client/127.0.0.1/value")
+        assert outcome(response) == (409, "254", "no")
+        assert "alpha, beta" in response.json()["detail"]
+
+
+async def test_names_are_answered_for_as_on_the_server(identity_files: Path) -> None:
+    async with three(identity_files, "beta>*", connection_wait_timeout_s=0.0) as nodes:
+        never = {"Prefer": "wait=0"}
+        assert outcome(await nodes.http.get("/client/nobody/value", headers=never)) == (404, "254", "no")
+        assert outcome(await nodes.http.get("/client//value")) == (404, "255", "no")
+        await nodes.far.stop(0)
+        gone = await nodes.get("value", headers=never)
+        assert outcome(gone) == (503, "245", "no")
+        assert gone.headers["retry-after"] == "1"
+
+
+async def test_a_client_that_is_not_there_is_waited_for_as_the_caller_asks(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+    asked = asyncio.Event()
+
+    async def find(registry: Registry, target: str, wait: float, permits: Any) -> Pipe:
+        waits.append(wait)
+        asked.set()
+        return await find_as_ever(registry, target, wait, permits)
+
+    find_as_ever = Registry.permitted_pipe_to
+    monkeypatch.setattr(Registry, "permitted_pipe_to", find)
+    async with three(identity_files, "beta>alpha") as nodes:
+        await nodes.far.stop(0)
+        asked.clear()
+        asking = asyncio.create_task(nodes.get("value", headers={"Prefer": "wait=9"}))
+        async with asyncio.timeout(PATIENCE):
+            await asked.wait()
+        async with far_client(identity_files, nodes.server.port):
+            assert (await asking).json() == {"value": 1}
+    assert 5 < waits[-1] <= 9
+
+
+async def test_when_the_time_is_too_short_for_the_wait_it_is_known_that_nothing_was_sent(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        await nodes.far.stop(0)
+        response = await nodes.get("value", headers={"X-Event-Timeout": "1"})
+        assert outcome(response) == (503, "245", "no")
+
+
+# Who the caller is.
+
+
+async def test_the_caller_is_the_client_that_asked_wherever_that_matters(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes, web_of(nodes.server) as of_server:
+        assert (await nodes.get("caller")).json()["caller"] == "beta"
+        assert (await nodes.get("guarded")).json() == "open to beta"
+        assert outcome(await nodes.get("servers")) == (403, "253", "no")
+        assert outcome(await of_server.get("/client/alpha/guarded")) == (403, "253", "no")
+        assert (await of_server.get("/client/alpha/servers")).json() == "open to the server"
+
+
+async def test_what_a_client_says_of_its_own_name_is_ignored(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        pipe = await nodes.near.pipe_to_server(0)
+        for to in ("", "alpha"):
+            forged = Request(verb="get", noun="caller", timeout_ms=10_000, to=to, caller=Caller(name="admin"))
+            answer = await pipe.call(forged)
+            assert b'"caller": "beta"' in await answer.body.read(10_000)
+        refused = Request(verb="get", noun="caller", timeout_ms=10_000, to="beta", caller=Caller(name="alpha"))
+        with pytest.raises(ForbiddenError):
+            await pipe.call(refused)
+
+
+@pytest.mark.parametrize("name", ["", "127.0.0.1"])
+async def test_a_client_that_has_the_name_of_the_server_cannot_pass_for_it(identity_files: Path, name: str) -> None:
+    async with three(identity_files) as nodes:
+        pipe = await nodes.server.pipe_to("alpha", 0)
+        passed = Request(verb="get", noun="servers", timeout_ms=10_000, caller=Caller(name=name, address="192.0.2.1"))
+        with pytest.raises(ForbiddenError, match="could not be told from the server"):
+            await pipe.call(passed)
+
+
+async def test_a_key_belongs_to_the_client_that_used_it(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes, web_of(nodes.server) as of_server:
+        options: dict[str, Any] = {"headers": {"Idempotency-Key": "k"}, "content": b"paid"}
+        for http in (nodes.http, of_server, nodes.http):
+            assert (await http.post("/client/alpha/echo", **options)).content == b"paid"
+        assert nodes.handler.runs["post echo"] == 2
+
+
+async def test_the_caller_is_called_back_where_the_policy_permits_that_way_too(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha", "alpha>beta") as nodes:
+        assert (await nodes.get("back")).json()["caller"] == "alpha"
+    async with three(identity_files, "beta>alpha") as nodes:
+        response = await nodes.get("back")
+        assert outcome(response) == (500, "251", "yes")
+        assert response.json()["exception"]["class"] == "ForbiddenError"
+        assert "does not permit 'alpha' to reach 'beta'" in response.json()["detail"]
+
+
+# Peers of before.
+
+
+async def test_a_server_that_passes_nothing_on_is_told_apart_from_one_that_does_not_permit_it(
+    identity_files: Path,
+) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        (await nodes.near.pipe_to_server(0)).relays = ""
+        response = await nodes.get("value")
+        assert outcome(response) == (501, "245", "no")
+        assert "the server's software is too old" in response.json()["detail"]
+
+
+async def test_a_client_that_would_take_the_caller_for_the_server_is_not_called(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        (await nodes.server.pipe_to("alpha", 0)).knows_callers = False
+        response = await nodes.get("value")
+        assert outcome(response) == (501, "245", "no")
+        assert "the software of 'alpha'" in response.json()["detail"]
+        assert nodes.handler.runs.total() == 0
+
+
+# Lost pipes.
+
+
+@pytest.mark.parametrize("lost", ["near", "far"])
+@pytest.mark.parametrize("verb", ["GET", "PUT", "DELETE"])
+async def test_what_may_be_repeated_is_whichever_pipe_is_lost(identity_files: Path, lost: str, verb: str) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        asking = asyncio.create_task(nodes.http.request(verb, "/client/alpha/wait"))
+        await nodes.entered()
+        await cut(getattr(nodes, lost))
+        await nodes.entered()
+        nodes.handler.release.set()
+        response = await asking
+        assert (response.status_code, response.headers["x-event-attempts"]) == (200, "2")
+
+
+@pytest.mark.parametrize("lost", ["near", "far"])
+@pytest.mark.parametrize(("verb", "noun"), [("POST", "wait"), ("GET", "once"), ("PUT", "once_more")])
+async def test_what_may_not_be_repeated_is_502_outcome_unknown_whichever_pipe_is_lost(
+    identity_files: Path, lost: str, verb: str, noun: str
+) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        asking = asyncio.create_task(nodes.http.request(verb, f"/client/alpha/{noun}"))
+        await nodes.entered()
+        await cut(getattr(nodes, lost))
+        response = await asking
+        assert outcome(response) == (502, "246", "unknown")
+        assert nodes.handler.runs.total() == 1
+
+
+@pytest.mark.parametrize("size", [10, 40_000])
+async def test_a_body_is_sent_again_by_whichever_node_lost_its_pipe(identity_files: Path, size: int) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        asking = asyncio.create_task(nodes.http.put("/client/alpha/wait", content=bytes(size)))
+        await nodes.entered()
+        await cut(nodes.far)
+        await nodes.entered()
+        await cut(nodes.near)
+        await nodes.entered()
+        nodes.handler.release.set()
+        response = await asking
+        assert (response.status_code, response.headers["x-event-attempts"]) == (200, "2")
+
+
+@pytest.mark.parametrize("lost", ["near", "far"])
+async def test_a_request_with_a_key_is_executed_once_and_answered_whichever_pipe_is_lost(
+    identity_files: Path, lost: str
+) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        asking = asyncio.create_task(nodes.http.post("/client/alpha/wait", headers={"Idempotency-Key": "k"}))
+        await nodes.entered()
+        await cut(getattr(nodes, lost))
+        await connected(nodes.server, getattr(nodes, lost))
+        nodes.handler.release.set()
+        response = await asking
+        assert (response.json(), response.headers["x-event-attempts"]) == ({"waited": "post"}, "2")
+        assert nodes.handler.runs.total() == 1
+
+
+async def test_a_request_with_a_key_is_not_repeated_to_a_client_that_was_started_anew(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        asking = asyncio.create_task(nodes.http.post("/client/alpha/wait", headers={"Idempotency-Key": "k"}))
+        await nodes.entered()
+        async with far_client(identity_files, nodes.server.port) as anew:
+            # It took over: what the server had in flight to the first one is lost.
+            response = await asking
+            assert outcome(response) == (502, "246", "unknown")
+            assert anew.handler.runs.total() == 0
+
+
+# Streams.
+
+
+async def settled(nodes: Three, figure: Callable[[], int]) -> int:
+    """Return a figure once it stands still while others are served by the same pipes."""
+    before = -1
+    async with asyncio.timeout(PATIENCE):
+        while before != figure():
+            before = figure()
+            for _ in range(20):
+                assert (await nodes.get("value")).status_code == 200
+    return before
+
+
+async def test_a_reader_that_pauses_stops_the_sender_at_the_other_end_and_nobody_else(
+    identity_files: Path, leak_free: None
+) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        pipe = await nodes.near.pipe_to_server(0)
+        answer = await pipe.call(Request(verb="get", noun="flood", timeout_ms=60_000, to="alpha"))
+        first = await settled(nodes, lambda: nodes.handler.yielded)
+        assert 0 < first <= ON_ITS_WAY
+        taken = 0
+        async for piece in answer.body:
+            taken += len(piece)
+            if taken > 4 * ON_ITS_WAY:
+                break
+        # The windows have grown by what was read so fast; they do not grow without end.
+        assert await settled(nodes, lambda: nodes.handler.yielded) <= taken + 16 * ON_ITS_WAY
+        answer.close()
+
+
+async def test_a_handler_that_does_not_read_stops_the_caller_that_sends(identity_files: Path, leak_free: None) -> None:
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 4 * ON_ITS_WAY:
+            sent += len(PIECE)
+            yield PIECE
+
+    async with three(identity_files, "beta>alpha") as nodes:
+        pipe = await nodes.near.pipe_to_server(0)
+        request = Request(verb="post", noun="slow", timeout_ms=60_000, to="alpha")
+        asking = asyncio.create_task(pipe.call(request, pieces()))
+        await nodes.entered()
+        assert 0 < await settled(nodes, lambda: sent) <= ON_ITS_WAY
+        nodes.handler.release.set()
+        assert await (await asking).body.read(100) == b"%d" % (4 * ON_ITS_WAY)
+
+
+# What changes while it runs.
+
+
+async def test_a_policy_that_is_taken_back_cuts_what_is_under_way_and_refuses_what_comes(
+    identity_files: Path, leak_free: None
+) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        asking = asyncio.create_task(nodes.get("wait"))
+        await nodes.entered()
+        nodes.server.reload(lambda: nodes.server.settings.model_copy(update={"relay": ("beta>omega",)}))
+        assert outcome(await asking) == (502, "246", "unknown")
+        async with asyncio.timeout(PATIENCE):
+            await nodes.handler.cancelled.wait()
+        assert outcome(await nodes.get("value")) == (403, "253", "no")
+        nodes.server.reload(lambda: nodes.server.settings.model_copy(update={"relay": ("beta>*",)}))
+        assert (await nodes.get("value")).json() == {"value": 1}
+
+
+# What is remembered of keys.
+
+
+def test_a_key_may_go_again_where_it_went_and_nowhere_else() -> None:
+    keys = PassedKeys(10)
+    assert keys.passed_to_none_but("k", "memory")
+    keys.note("k", "memory", 0.0, 10.0)
+    assert keys.passed_to_none_but("k", "memory")
+    assert not keys.passed_to_none_but("k", "another")
+    keys.note("k", "another", 1.0, 11.0)
+    assert not keys.passed_to_none_but("k", "memory")
+    assert not keys.passed_to_none_but("k", "another")
+
+
+def test_a_key_that_went_where_nothing_is_remembered_may_not_go_again() -> None:
+    keys = PassedKeys(10)
+    keys.note("k", "", 0.0, 10.0)
+    assert not keys.passed_to_none_but("k", "")
+
+
+def test_keys_are_forgotten_when_the_time_of_their_last_request_is_over_and_no_sooner() -> None:
+    keys = PassedKeys(2)
+    keys.note("long", "memory", 0.0, 10.0)
+    keys.note("long", "memory", 1.0, 30.0)
+    keys.note("short", "memory", 2.0, 12.0)
+    with pytest.raises(PeerRefusedError, match="2 requests with an Idempotency-Key"):
+        keys.note("third", "memory", 11.0, 40.0)
+    keys.note("third", "memory", 12.0, 40.0)
+    assert not keys.passed_to_none_but("long", "another")
+    assert keys.passed_to_none_but("short", "another")
