@@ -25,7 +25,7 @@ demo: $(VENV)/.run  ## run a server and a client here, joined by mTLS, and print
 	@exec $(BIN)/restpipe demo
 
 test: $(VENV)/.dev  ## run every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev  ## lint, format and types
 	@$(BIN)/ruff check .

@@ -5,7 +5,7 @@ The profile is `ci` by default; `pytest --hypothesis-profile nightly --timeout 0
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 import pytest
@@ -25,6 +25,14 @@ settings.load_profile("ci")
 def pytest_collection_finish() -> None:
     """Let `gc.collect` look at what the tests make, and not at every module again."""
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let what is captured be UTF-8, as workers of pytest-xdist want it: some tests log what no encoding has."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -333,7 +333,7 @@ class Touchy(BaseModel):
         Reply(b"text", status=304),
         Reply(headers={"x": "x" * 2_000_000}),
     ],
-    ids=lambda result: repr(result)[:40],
+    ids=lambda result: repr(result)[:40].partition(" at 0x")[0],  # the same in every run
 )
 @BOTH_WAYS
 async def test_what_cannot_be_sent_is_an_unusable_result(
