@@ -2,7 +2,7 @@
 
 import typer
 
-from restpipe.cli import ca, call, check, demo, nodes
+from restpipe.cli import ca, call, check, demo, install_service, nodes
 from restpipe.version import __version__
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app.command("server")(nodes.server)
 app.command("client")(nodes.client)
 app.command("call", help=call.HELP)(call.call)
 app.command("demo")(demo.demo)
+app.command("install-service", help=install_service.HELP)(install_service.install_service)
 app.add_typer(ca.app, name="ca")
 app.add_typer(check.app, name="check")
 

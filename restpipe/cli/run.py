@@ -13,6 +13,7 @@ import typer
 import uvloop
 
 from restpipe.cli.logs import configure_logging
+from restpipe.cli.notify import notify
 from restpipe.config import ClientSettings, ServerSettings, UnixBind, user_module_warnings
 from restpipe.config.binds import host_port
 from restpipe.exceptions import IdentityError
@@ -83,7 +84,9 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
         await node.start()
         spare_the_garbage_collector()
         typer.echo(first_screen(node, web))
+        notify("READY=1")
         await stop.wait()
+        notify("STOPPING=1")
         log.info("stopping: what is in flight has %g s to finish", settings.drain_timeout_s)
     finally:
         await asyncio.gather(node.stop(settings.drain_timeout_s), *([web.stop()] if web else []))

@@ -60,15 +60,23 @@ def install_identity(
     if identity is None:
         raise IdentityError(error_lines(faults))
     files = [
-        NewFile(target.key, identity.key_pem, KEY_MODE),
-        NewFile(target.certificate, identity.certificate_pem, CERTIFICATE_MODE),
+        (target.key, identity.key_pem, KEY_MODE),
+        (target.certificate, identity.certificate_pem, CERTIFICATE_MODE),
     ]
     if ca_path is not None:
-        files.insert(0, NewFile(target.ca, identity.ca_pem, CERTIFICATE_MODE))
-    for file in files:
-        _make_writable(file.path.parent, role)
-    write_files(files, replace=True)
+        files.insert(0, (target.ca, identity.ca_pem, CERTIFICATE_MODE))
+    for path, _, _ in files:
+        _make_writable(path.parent, role)
+    write_files([NewFile(path, pem, mode, _owner(path.parent)) for path, pem, mode in files], replace=True)
     return InstalledIdentity(identity, target, tuple(faults))
+
+
+def _owner(directory: Path) -> tuple[int, int] | None:
+    """Return who is to own what root installs: the user whose the directory is, under whom the node runs."""
+    if os.geteuid() != 0:
+        return None
+    status = directory.stat()
+    return status.st_uid, status.st_gid
 
 
 def _make_writable(directory: Path, role: Role) -> None:

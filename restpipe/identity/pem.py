@@ -167,11 +167,13 @@ class NewFile:
         path: where.
         data: all of its content.
         mode: its permission bits, whatever the umask.
+        owner: user and group that own it, in numbers; None for those of this process.
     """
 
     path: Path
     data: bytes = field(repr=False)
     mode: int
+    owner: tuple[int, int] | None = None
 
 
 def write_files(files: Sequence[NewFile], *, replace: bool, occupied: str = "") -> None:
@@ -247,6 +249,8 @@ def _staged(file: NewFile) -> Iterator[Path]:
             stream.write(file.data)
             stream.flush()
             os.fchmod(descriptor, file.mode)
+            if file.owner is not None:
+                os.fchown(descriptor, *file.owner)
             os.fsync(descriptor)
         yield staged
     except OSError as error:

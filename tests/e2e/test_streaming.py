@@ -168,7 +168,7 @@ def through_nginx(way: Way, directory: Path, configuration: str) -> Iterator[str
     """Run nginx in front of the node that is asked; yield the base of URLs."""
     port = free_port()
     sites = configuration.replace("127.0.0.1:80;", f"127.0.0.1:{port};").replace(
-        "unix:/run/restpipe/client.sock", "{}:{}".format(*way.address)
+        "unix:/run/restpipe-client/web.sock", "{}:{}".format(*way.address)
     )
     paths = "".join(
         f"{kind}_temp_path {directory}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -199,7 +199,7 @@ def documented() -> str:
 
 USUAL = """
 server { listen 127.0.0.1:80; location / {
-    proxy_pass http://unix:/run/restpipe/client.sock; proxy_set_header Host $http_host;
+    proxy_pass http://unix:/run/restpipe-client/web.sock; proxy_set_header Host $http_host;
 } }
 """
 

@@ -38,6 +38,7 @@ def test_the_wheel_installs_alone_and_its_commands_run(wheel: Path, tmp_path: Pa
     run(bin_ / "python", "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
 
     assert run(bin_ / "restpipe", "--version", cwd=tmp_path).startswith("restpipe ")
+    run(bin_ / "restpipe", "install-service", "server", "--root", tmp_path / "root", cwd=tmp_path)
     run(bin_ / "restpipe", "ca", "init", "--dir", tmp_path / "ca", cwd=tmp_path)
     run(bin_ / "python", "-c", "import restpipe, restpipe_pb.v1.pipe_pb2_grpc", cwd=tmp_path)
     for intruder in ("gen", "tests"):
