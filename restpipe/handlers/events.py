@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from restpipe.exceptions import ConfigError, ForbiddenError, NoHandlerError, WrongVerbError
@@ -92,6 +92,12 @@ class EventTable:
                         "give one of them another, or do without one"
                     )
                 self._events[verb, noun] = HandlerEvent(verb, noun, MethodType(function, handler))
+
+    @property
+    def methods(self) -> dict[CodeType, str]:
+        """The names of the methods, by the code that is theirs and not a decorator's."""
+        functions = (inspect.unwrap(event.method) for event in self._events.values())
+        return {function.__code__: function.__qualname__ for function in functions if hasattr(function, "__code__")}
 
     @property
     def manifest(self) -> list[ManifestEvent]:

@@ -12,6 +12,7 @@ from restpipe.config import NodeSettings, import_application, make_object, rerea
 from restpipe.exceptions import ConfigError, EventError, ForbiddenError
 from restpipe.handlers.answers import AnswerMemory
 from restpipe.handlers.asgi import AsgiApp, AsgiService
+from restpipe.handlers.blocked import LoopWatch
 from restpipe.handlers.connection_events import Notifier
 from restpipe.handlers.context import PeerContext
 from restpipe.handlers.dispatch import Dispatcher
@@ -120,6 +121,8 @@ class Node(ABC):
         self.exchange: Exchange = calling if self.tracing is None else self.tracing.exchanging(calling)
         self.notifier = Notifier(self.threads)
         self._loop = asyncio.get_running_loop()
+        methods = self.service.events.methods if isinstance(self.service, Dispatcher) else {}
+        self._loop_watch = LoopWatch(methods, self._loop)
         self._watch = Watch(
             self.custody, settings.identity_interval_s, self.stats, lambda: self.pipes, self._identity_changed
         )
@@ -155,6 +158,7 @@ class Node(ABC):
         self.started = datetime.now(UTC)
         self.stats.start()
         self.meter.start()
+        self._loop_watch.start()
         self._notifying = self._loop.create_task(self.notifier.run(), name="hooks")
         self._watch.start()
 
@@ -163,6 +167,7 @@ class Node(ABC):
         """Let what is in flight finish for at most `grace` seconds, and end all pipes."""
         await self._watch.stop()
         self.meter.stop()
+        self._loop_watch.stop()
         self.service.close()
         if isinstance(self.service, AsgiService):
             await self.service.stop(grace)

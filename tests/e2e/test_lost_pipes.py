@@ -160,6 +160,14 @@ def test_a_caller_that_hangs_up_cancels_the_handler(site: Site) -> None:
     server.wait_for("^post_wait is cancelled", within=1.0)
 
 
+def test_a_handler_that_blocks_the_event_loop_is_named_and_its_pipe_survives(site: Site) -> None:
+    server, client = site.pair()
+    assert curl(f"{client.web}/server/block//1.5").json == "blocked"
+    server.wait_for(r"Handler\.get_block blocks the event loop, .* \(.*e2e_handlers\.py:\d+\): make it a plain `def`")
+    server.wait_for(r"Handler\.get_block blocked the event loop for \d+\.\d s")
+    assert "disconnected" not in client.output + server.output
+
+
 def test_a_deadline_is_kept_and_ends_the_handler(site: Site) -> None:
     server, client = site.pair()
     begun = time.monotonic()
