@@ -26,9 +26,14 @@ from restpipe_pb.v1.pipe_pb2 import Goaway
 log = logging.getLogger(__name__)
 
 # Why pipes end that would end again.
-_LASTING = (Goaway.TAKEOVER, Goaway.PROTOCOL_ERROR, Goaway.CERTIFICATE, Goaway.FORBIDDEN)
+_LASTING = (Goaway.PROTOCOL_ERROR, Goaway.CERTIFICATE, Goaway.FORBIDDEN)
 # Doublings after which every back-off has reached its end.
 _MOST_DOUBLINGS = 30
+# Seconds that this node leaves its name to another live node that took it: at first, doubled each time, and at most.
+TAKEOVER_BACKOFF = 5.0
+MOST_TAKEOVER_BACKOFF = 60.0
+# Seconds for which a pipe has to live until that is forgotten.
+TAKEOVER_MEMORY = 300.0
 # Seconds before its end from which on the server's certificate is watched, at most; and between two looks at the clock.
 LOOK_INTERVAL = 3600.0
 
@@ -85,6 +90,8 @@ class ClientNode(Node):
         self._failed_attempts = 0
         self._last_disconnected: datetime | None = None
         self._last_cause = ""
+        # Times in a row that another node took this node's name.
+        self._taken_over = 0
 
     @property
     def pipes(self) -> tuple[Pipe, ...]:
@@ -169,6 +176,7 @@ class ClientNode(Node):
         """Dial, wait until the pipe ends or the server leaves, and dial again."""
         while True:
             pipe = await self._connect()
+            connected_at = self._loop.time()
             while (successor := await self._successor(pipe)) is not None:
                 self._retire(pipe)
                 pipe = successor
@@ -177,9 +185,25 @@ class ClientNode(Node):
             self.stats.count(Count.BROKEN)
             end = pipe.ended.result() if pipe.ended.done() else None
             log.warning("disconnected from the server: %s", end.message if end else pipe.departing.result())
-            if end is not None and end.reason in _LASTING:
-                # Dialling at once would take the name back, or break again, for ever.
+            if self._loop.time() - connected_at > TAKEOVER_MEMORY:
+                self._taken_over = 0
+            if end is not None and end.reason == Goaway.TAKEOVER and end.by_peer:
+                await self._leave_the_name(end.message)
+            elif end is not None and end.reason in _LASTING:
+                # Dialling at once would break again, for ever.
                 await asyncio.sleep(self.settings.reconnect_max_s)
+
+    async def _leave_the_name(self, message: str) -> None:
+        """Let another node with this node's identity be for a while: two that dial at once would serve nobody."""
+        wait = min(TAKEOVER_BACKOFF * 2**self._taken_over, MOST_TAKEOVER_BACKOFF)
+        self._taken_over += 1
+        self._last_cause = f"another node has the identity of this one: {message}"
+        log.error(
+            "two live nodes have the identity %r, this one and another: %s. Give each its own, or end one of them; "
+            "this one connects again in %g s",
+            self.identity.name, message, wait,
+        )  # fmt: skip
+        await asyncio.sleep(wait)
 
     async def _connect(self) -> Pipe:
         """Dial until there is a pipe; return it once the server's Hello is here."""

@@ -168,7 +168,8 @@ class ServerNode(Node):
             self._retire(replaced)
         elif replaced is not None:
             log.warning(
-                "client %s connected again from %s and takes over from its connection from %s",
+                "client %s connected again from %s and takes over from its connection from %s; "
+                "if that was not lost, two nodes have one identity",
                 peer.name, peer.address, replaced.peer.address,
             )  # fmt: skip
             replaced.close(Goaway.TAKEOVER, f"{peer.name} connected again, from {peer.address}")

@@ -109,8 +109,9 @@ async def test_an_absent_server_is_waited_for_as_long_as_asked_and_the_cause_is_
 
 @pytest.mark.parametrize("end", ["takeover", "protocol error", "cut"])
 async def test_a_request_whose_pipe_ends_waits_for_the_next_one_without_stopping_the_node(
-    identity_files: Path, leak_free: None, end: str
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch, leak_free: None, end: str
 ) -> None:
+    monkeypatch.setattr("restpipe.nodes.client.TAKEOVER_BACKOFF", 0.1)
     async with running_server(identity_files) as server, running_client(identity_files, server.port) as client:
         await connected(server, client)
         asking = asyncio.create_task(
@@ -141,8 +142,9 @@ async def test_a_request_whose_pipe_ends_waits_for_the_next_one_without_stopping
 
 @pytest.mark.parametrize("reason", [Goaway.TAKEOVER, Goaway.CERTIFICATE])
 async def test_who_is_told_that_it_is_not_wanted_waits_before_it_comes_back(
-    identity_files: Path, leak_free: None, reason: Goaway.Reason.ValueType
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch, leak_free: None, reason: Goaway.Reason.ValueType
 ) -> None:
+    monkeypatch.setattr("restpipe.nodes.client.TAKEOVER_BACKOFF", 0.5)
     loop = asyncio.get_running_loop()
     async with (
         running_server(identity_files) as server,
@@ -153,6 +155,43 @@ async def test_who_is_told_that_it_is_not_wanted_waits_before_it_comes_back(
         (await server.pipe_to("alpha", 0)).close(reason, "the test says so")
         await told(client).until("connect_success", 2)
         assert loop.time() - lost_at >= 0.5
+
+
+async def test_who_loses_its_name_again_and_again_leaves_it_for_longer_each_time_and_says_why_to_its_callers(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, leak_free: None
+) -> None:
+    monkeypatch.setattr("restpipe.nodes.client.TAKEOVER_BACKOFF", 0.05)
+    monkeypatch.setattr("restpipe.nodes.client.MOST_TAKEOVER_BACKOFF", 0.15)
+    async with running_server(identity_files) as server, running_client(identity_files, server.port) as client:
+        for times in range(1, 5):
+            await told(client).until("connect_success", times)
+            pipe = await server.pipe_to("alpha", PATIENCE)
+            if times == 4:
+                monkeypatch.setattr("restpipe.nodes.client.MOST_TAKEOVER_BACKOFF", 60.0)
+                monkeypatch.setattr("restpipe.nodes.client.TAKEOVER_BACKOFF", 60.0)
+            pipe.close(Goaway.TAKEOVER, "alpha connected again, from 192.0.2.7")
+            async with asyncio.timeout(PATIENCE):
+                while client._taken_over < times:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+        with pytest.raises(PeerAbsentError, match=r"another node has the identity of this one: .* from 192\.0\.2\.7"):
+            await client.pipe_to_server(0)
+    lines = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [line.getMessage().partition("again in ")[2] for line in lines] == ["0.05 s", "0.1 s", "0.15 s", "60 s"]
+    assert all("two live nodes have the identity 'alpha'" in line.getMessage() for line in lines)
+    assert all("from 192.0.2.7" in line.getMessage() for line in lines)
+
+
+async def test_a_name_that_was_kept_for_long_is_lost_as_if_for_the_first_time(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch, leak_free: None
+) -> None:
+    monkeypatch.setattr("restpipe.nodes.client.TAKEOVER_BACKOFF", 0.05)
+    monkeypatch.setattr("restpipe.nodes.client.TAKEOVER_MEMORY", 0.0)
+    async with running_server(identity_files) as server, running_client(identity_files, server.port) as client:
+        for times in range(1, 4):
+            await told(client).until("connect_success", times)
+            (await server.pipe_to("alpha", PATIENCE)).close(Goaway.TAKEOVER, "another one came")
+        await told(client).until("connect_success", 4)
+        assert client._taken_over == 1
 
 
 async def test_after_an_ordinary_end_it_dials_at_once(identity_files: Path, leak_free: None) -> None:
@@ -237,11 +276,11 @@ async def test_it_stops_at_once_while_it_waits_for_the_next_attempt(identity_fil
         assert own_tasks() == []
 
 
-async def test_it_stops_at_once_while_it_backs_off_after_a_takeover(identity_files: Path, leak_free: None) -> None:
-    async with (
-        running_server(identity_files) as server,
-        running_client(identity_files, server.port, reconnect_max_s=60.0) as client,
-    ):
+async def test_it_stops_at_once_while_it_backs_off_after_a_takeover(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch, leak_free: None
+) -> None:
+    monkeypatch.setattr("restpipe.nodes.client.TAKEOVER_BACKOFF", 60.0)
+    async with running_server(identity_files) as server, running_client(identity_files, server.port) as client:
         await connected(server, client)
         pipe = await client.pipe_to_server(0)
         (await server.pipe_to("alpha", 0)).close(Goaway.TAKEOVER, "another one came")

@@ -44,9 +44,11 @@ async def entered(node: Any) -> None:
 @contextlib.asynccontextmanager
 async def _patient_client(identity_files: Path, server: ServerNode) -> AsyncIterator[ClientNode]:
     """Run a client that does not soon take its name back."""
-    async with running_client(identity_files, server.port, reconnect_max_s=60.0) as client:
-        await connected(server, client)
-        yield client
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("restpipe.nodes.client.TAKEOVER_BACKOFF", 60.0)
+        async with running_client(identity_files, server.port) as client:
+            await connected(server, client)
+            yield client
 
 
 async def test_both_sides_call_each_other_over_mutual_tls(identity_files: Path, leak_free: None) -> None:
