@@ -130,11 +130,6 @@ class Answer:
         """What names the exchange, at both ends and among those of other pipes."""
         return self._call.label
 
-    @property
-    def uploading(self) -> bool:
-        """Whether the body of the request is still being sent."""
-        return self._call.upload is not None and not self._call.upload.done()
-
     def stop_clock(self) -> None:
         """Let the rest take as long as it takes."""
         self._call.stop_clock()

@@ -14,6 +14,14 @@ class CallerGone(Exception):  # noqa: N818 - not an error: the caller may leave
     """The HTTP client hung up."""
 
 
+def hung_up(receive: Receive) -> bool:
+    """Whether uvicorn has seen the caller hang up.
+
+    To call `receive` would ask a caller that waits for that for its body.
+    """
+    return bool(getattr(getattr(receive, "__self__", None), "disconnected", False))
+
+
 class CallerWatch:
     """Notices callers that hang up.
 
@@ -27,16 +35,15 @@ class CallerWatch:
         self._old: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watching(self, receive: Receive, busy: Callable[[], bool] = lambda: False) -> "Watched":
+    def watching(self, receive: Receive) -> "Watched":
         """Return a context manager within which a caller that hangs up cancels the current task.
 
         The cancellation leaves the block as `CallerGone`.
 
         Args:
-            receive: of the ASGI request.
-            busy: whether something else calls `receive`; the watch is left to that.
+            receive: of the ASGI request; where something else calls that, `Upload.watch`.
         """
-        return Watched(self, self._loop, receive, busy)
+        return Watched(self, self._loop, receive)
 
     def add(self, watched: "Watched") -> None:
         """Begin to count the time of a caller."""
@@ -50,24 +57,21 @@ class CallerWatch:
         self._old.discard(watched)
 
     def _tick(self) -> None:
-        still_early = {watched for watched in self._old if not watched.begin()}
-        self._old = self._young | still_early
-        self._young = set()
+        for watched in self._old:
+            watched.begin()
+        self._old, self._young = self._young, set()
         self._timer = self._loop.call_later(WATCH_INTERVAL, self._tick) if self._old else None
 
 
 class Watched:
     """One caller, while it waits."""
 
-    __slots__ = ("_busy", "_gone", "_loop", "_receive", "_task", "_watch", "_watcher")
+    __slots__ = ("_gone", "_loop", "_receive", "_task", "_watch", "_watcher")
 
-    def __init__(
-        self, watch: CallerWatch, loop: asyncio.AbstractEventLoop, receive: Receive, busy: Callable[[], bool]
-    ) -> None:
+    def __init__(self, watch: CallerWatch, loop: asyncio.AbstractEventLoop, receive: Receive) -> None:
         self._watch = watch
         self._loop = loop
         self._receive = receive
-        self._busy = busy
         self._gone = False
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -85,12 +89,9 @@ class Watched:
                 self._task.uncancel()
             raise CallerGone from None
 
-    def begin(self) -> bool:
-        """Begin to watch; return whether the time for it has come."""
-        if self._busy():
-            return False
+    def begin(self) -> None:
+        """Begin to watch."""
         self._watcher = self._loop.create_task(self._until_gone(), name="caller watch")
-        return True
 
     async def _until_gone(self) -> None:
         while not (await self._receive())["type"].endswith(".disconnect"):

@@ -9,6 +9,7 @@ from restpipe.exceptions import (
     BadAnswerError,
     BadResultError,
     BodyTooSlowError,
+    DeadlineError,
     EventError,
     InternalError,
     UnauthorizedError,
@@ -22,7 +23,7 @@ from restpipe.web.door import Door
 from restpipe.web.health import OPEN_TO_ALL
 from restpipe.web.http import WHOLE_RESPONSE
 from restpipe.web.problems import RETURN_CODE, RawHeaders, problem
-from restpipe.web.request_bodies import HELD_BODY, Upload, read_whole
+from restpipe.web.request_bodies import HELD_BODY, Room, Upload, read_whole
 from restpipe.web.requests import NOT_FORWARDED, Asked, Scope
 from restpipe.web.sockets import Send, WebSocket
 from restpipe_pb.v1.pipe_pb2 import Response
@@ -78,6 +79,8 @@ class Gateway:
         self._max_timeout = max_timeout
         self._max_message = max_message
         self._callers = CallerWatch()
+        self._room = Room()
+        self._room = Room()
         # The node's token is for the node; where it has none, the header is for the handler.
         self._kept = NOT_FORWARDED | {b"authorization"} if door.wants_token else NOT_FORWARDED
 
@@ -100,8 +103,13 @@ class Gateway:
             await self._serve_web_socket(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        upload: Upload | None = None
         try:
-            answer, attempts = await self._exchange(scope, receive)
+            pipe_to, asked = self._asked(scope)
+            if asked.has_body and (asked.length is None or asked.length > HELD_BODY):
+                upload = Upload(receive, self._room, expects=asked.expects)
+                receive = upload.watch
+            answer, attempts = await self._exchange(receive, pipe_to, asked, upload)
         except CallerGone:
             return
         except EventError as error:
@@ -111,10 +119,14 @@ class Gateway:
             log.exception("%s %s failed", scope["method"], ascii(scope["path"]), extra=_named(scope))
             await _send_problem(scope, send, InternalError(f"{type(error).__name__}: {error}"))
             return
-        try:
-            await self._send_answer(scope, receive, send, answer, attempts)
+        else:
+            try:
+                await self._send_answer(scope, receive, send, answer, attempts)
+            finally:
+                answer.close()
         finally:
-            answer.close()
+            if upload is not None:
+                upload.close()
 
     async def _serve_web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # that the caller wants to connect
@@ -150,25 +162,26 @@ class Gateway:
         asked = self._make_asked(scope, rest, kept=self._kept, patience=self._patience, max_timeout=self._max_timeout)
         return pipe_to, asked
 
-    async def _exchange(self, scope: Scope, receive: Receive) -> tuple[Answer, int]:
-        pipe_to, asked = self._asked(scope)
+    async def _exchange(
+        self, receive: Receive, pipe_to: PipeTo, asked: Asked, upload: Upload | None
+    ) -> tuple[Answer, int]:
         patience = asked.patience
-        upload: Upload | None = None
-        if asked.has_body:
-            if asked.length is None or asked.length > HELD_BODY:
-                upload = Upload(receive)
-            else:
-                try:
-                    async with asyncio.timeout(patience.deadline):
-                        asked.body = await read_whole(receive)
-                except TimeoutError:
-                    raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
-        if upload is None:
+        if asked.has_body and upload is None:
+            try:
+                async with asyncio.timeout(patience.deadline):
+                    asked.body = await read_whole(receive)
+            except TimeoutError:
+                raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
+        make_request = asked.request_for_which_body_waits if upload is not None and asked.expects else asked.request_to
+        try:
             with self._callers.watching(receive):
-                return await self._exchanges(pipe_to, asked.request_to, None, patience)
-        make_request = asked.request_for_which_body_waits if asked.expects else asked.request_to
-        with self._callers.watching(receive, upload.arrives):
-            return await self._exchanges(pipe_to, make_request, upload, patience)
+                return await self._exchanges(pipe_to, make_request, upload, patience)
+        except DeadlineError as error:
+            if upload is None or not upload.awaited:
+                raise
+            slow = BodyTooSlowError(f"nothing of the body arrived for {patience.deadline:g} s")
+            slow.executed, slow.instance = error.executed, error.instance
+            raise slow from error
 
     async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:
         response = answer.response
@@ -202,7 +215,7 @@ class Gateway:
             headers.append(_UNBUFFERED)
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         try:
-            with self._callers.watching(receive, lambda: answer.uploading):
+            with self._callers.watching(receive):
                 async for piece in answer.body:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except CallerGone:

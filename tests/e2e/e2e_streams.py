@@ -61,11 +61,21 @@ class Streams(ServerEventHandler):
 
     async def post_slow(self, ctx: EventContext, body: AsyncIterator[bytes], gate: str) -> Any:
         digest = hashlib.sha256(await anext(aiter(body)))
-        tell("the slow one has begun")
-        await self._gates[gate].wait()
+        await self._wait(gate)
         async for piece in body:
             digest.update(piece)
         return digest.hexdigest()
+
+    async def post_unread(self, ctx: EventContext, body: AsyncIterator[bytes], gate: str) -> None:
+        await self._wait(gate)
+
+    async def _wait(self, gate: str) -> None:
+        tell("the slow one has begun")
+        try:
+            await self._gates[gate].wait()
+        except asyncio.CancelledError:
+            tell(f"the slow one at {gate} is cancelled")
+            raise
 
     def post_slow_sync(self, ctx: EventContext, body: BinaryIO, gate: str) -> Any:
         digest = hashlib.sha256(body.read(1))

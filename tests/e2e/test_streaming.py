@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import re
 import shutil
 import socket
@@ -304,6 +305,59 @@ def test_a_curl_that_is_killed_is_an_error_and_no_end(way: Way, noun: str, error
         way.serving.wait_for(rf"piece b'{line}\\n'")
     way.wait_for_next(f"broken by {error}", before)
     assert way.serving.output.count("a clean end") == before.count("a clean end")
+
+
+@pytest.mark.parametrize(
+    ("noun", "options"),
+    [
+        ("slow", ()),
+        ("slow", ("-H", "Transfer-Encoding: chunked")),
+        ("unread", ()),
+        ("unread", ("-H", "Expect: 100-continue", "--expect100-timeout", "60")),
+    ],
+)
+def test_a_curl_that_is_killed_while_nobody_takes_its_body_cancels_the_handler(
+    way: Way, noise: Path, noun: str, options: tuple[str, ...]
+) -> None:
+    before, gate = way.serving.output, next(NAMES)
+    with Curl(f"{way.base}/{noun}//{gate}", "-X", "POST", "-T", str(noise), *options):
+        way.wait_for_next("the slow one has begun", before)
+        stands_still(way)
+    way.serving.wait_for(f"^the slow one at {gate} is cancelled", within=1.0)
+
+
+def stands_still(way: Way) -> None:
+    """Let the upload come to where nobody takes more of it."""
+    for _ in range(20):
+        assert curl(f"{way.base}/neighbour").json == "unaffected"
+
+
+@pytest.mark.parametrize(
+    ("noun", "outcome"), [("digest", (408, 249, "unknown")), ("slow//shut", (504, 247, "unknown"))]
+)
+def test_a_body_that_stands_still_is_408_where_its_caller_does_not_go_on_and_504_where_its_handler_does_not(
+    way: Way, noun: str, outcome: tuple[int, int, str]
+) -> None:
+    with socket.create_connection(way.address) as caller:
+        caller.settimeout(PATIENCE)
+        request = f"POST {way.prefix}/{noun} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {8 * MIB}\r\n"
+        caller.sendall(f"{request}X-Event-Timeout: 1\r\n\r\n".encode() + bytes(4 * MIB))
+        answer = read_answer(caller)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    document = json.loads(body)
+    code = re.search(rb"x-event-return-code: (\d+)", head)
+    assert code is not None
+    assert (document["status"], int(code[1]), document["executed"]) == outcome
+
+
+def read_answer(caller: socket.socket) -> bytes:
+    """Read an answer whose connection stays open."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        piece = caller.recv(MIB)
+        assert piece, answer
+        answer += piece
+    return answer
 
 
 def test_an_answer_that_breaks_is_cut_so_that_its_reader_sees_it(way: Way, base: str) -> None:

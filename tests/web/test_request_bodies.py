@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from restpipe.exceptions import BadRequestError
-from restpipe.web.callers import CallerGone
-from restpipe.web.request_bodies import HELD_BODY, Upload, read_whole
+from restpipe.web import request_bodies
+from restpipe.web.callers import CallerGone, Receive
+from restpipe.web.request_bodies import AHEAD, HELD_BODY, Room, Upload, read_whole
 
+PATIENCE = 10.0
 GONE = {"type": "http.disconnect"}
 
 
@@ -34,13 +36,17 @@ class Arriving:
         return await self._messages.get()
 
 
+def upload_of(receive: Receive, room: int = 1 << 30, *, expects: bool = False) -> Upload:
+    return Upload(receive, Room(room), expects=expects)
+
+
 async def pieces_of(upload: Upload) -> list[bytes]:
     return [piece async for piece in upload]
 
 
 async def test_nothing_is_asked_for_before_somebody_reads() -> None:
     arriving = Arriving(part(b"one", more=False))
-    upload = Upload(arriving)
+    upload = upload_of(arriving)
     aiter(upload)
     assert arriving.asked == 0
     assert await pieces_of(upload) == [b"one"]
@@ -48,7 +54,7 @@ async def test_nothing_is_asked_for_before_somebody_reads() -> None:
 
 
 async def test_pieces_pass_as_they_arrive_and_empty_ones_do_not() -> None:
-    upload = Upload(Arriving(part(b""), part(b"one"), part(b""), part(b"two"), part(b"", more=False)))
+    upload = upload_of(Arriving(part(b""), part(b"one"), part(b""), part(b"two"), part(b"", more=False)))
     assert await anext(upload) == b"one"
     assert not upload.complete
     assert await pieces_of(upload) == [b"one", b"two"]
@@ -56,12 +62,12 @@ async def test_pieces_pass_as_they_arrive_and_empty_ones_do_not() -> None:
 
 
 async def test_a_body_without_a_piece_is_at_its_end() -> None:
-    assert await pieces_of(Upload(Arriving(part(b"", more=False)))) == []
+    assert await pieces_of(upload_of(Arriving(part(b"", more=False)))) == []
 
 
 async def test_a_new_reader_begins_at_the_beginning_and_asks_for_the_rest() -> None:
     arriving = Arriving(part(b"one"), part(b"two"), part(b"three", more=False))
-    upload = Upload(arriving)
+    upload = upload_of(arriving)
     assert [await anext(upload), await anext(upload)] == [b"one", b"two"]
     assert await pieces_of(upload) == await pieces_of(upload) == [b"one", b"two", b"three"]
     assert upload.repeatable
@@ -70,7 +76,7 @@ async def test_a_new_reader_begins_at_the_beginning_and_asks_for_the_rest() -> N
 
 async def test_a_reader_that_is_cancelled_while_it_waits_loses_nothing() -> None:
     arriving = Arriving(part(b"one"))
-    upload = Upload(arriving)
+    upload = upload_of(arriving)
     reading = asyncio.create_task(pieces_of(upload))
     await arriving.asked_twice.wait()
     reading.cancel()
@@ -81,18 +87,114 @@ async def test_a_reader_that_is_cancelled_while_it_waits_loses_nothing() -> None
 
 @pytest.mark.parametrize(("size", "repeatable"), [(HELD_BODY, True), (HELD_BODY + 1, False)])
 async def test_what_is_long_is_not_held(size: int, *, repeatable: bool) -> None:
-    upload = Upload(Arriving(part(b"x"), part(bytes(size - 1)), part(b"", more=False)))
+    upload = upload_of(Arriving(part(b"x"), part(bytes(size - 1)), part(b"", more=False)))
     assert [len(piece) async for piece in upload] == [1, size - 1]
     assert upload.repeatable == repeatable
     assert bool(upload._held) == repeatable
 
 
 async def test_a_caller_that_hangs_up_breaks_its_body() -> None:
-    upload = Upload(Arriving(part(b"one"), GONE))
+    upload = upload_of(Arriving(part(b"one"), GONE))
     assert await anext(upload) == b"one"
     with pytest.raises(BadRequestError, match="hung up before the end"):
         await anext(upload)
     assert not upload.complete
+
+
+# Nobody reads
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_bodies, "WATCH_INTERVAL", 0.001)
+
+
+async def test_a_caller_that_hangs_up_while_nobody_reads_is_found_behind_what_it_sent_before(quick: None) -> None:
+    upload = upload_of(Arriving(part(b"one"), part(b"two"), part(b""), part(b"three"), GONE))
+    assert await anext(upload) == b"one"
+    async with asyncio.timeout(PATIENCE):
+        assert await upload.watch() == GONE
+    assert [await anext(upload), await anext(upload)] == [b"two", b"three"]
+    with pytest.raises(BadRequestError, match="hung up before the end"):
+        await anext(upload)
+    assert await upload.watch() == GONE
+
+
+async def test_what_was_read_ahead_is_read_in_order_and_what_follows_too(quick: None) -> None:
+    arriving = Arriving(part(b"one"), part(b"two"))
+    upload = upload_of(arriving)
+    watching = asyncio.create_task(upload.watch())
+    while arriving.asked < 3:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    reading = asyncio.create_task(pieces_of(upload))
+    arriving._messages.put_nowait(part(b"three"))
+    arriving._messages.put_nowait(part(b"four", more=False))
+    async with asyncio.timeout(PATIENCE):
+        assert await reading == [b"one", b"two", b"three", b"four"]
+    assert not watching.done()
+    arriving._messages.put_nowait(GONE)
+    async with asyncio.timeout(PATIENCE):
+        assert await watching == GONE
+
+
+async def test_a_caller_is_read_from_by_who_reads_and_not_ahead_of_it(quick: None) -> None:
+    arriving = Arriving(part(b"one"))
+    upload = upload_of(arriving)
+    watching = asyncio.create_task(upload.watch())
+    reading = asyncio.create_task(pieces_of(upload))
+    await arriving.asked_twice.wait()
+    assert upload.awaited is True
+    await asyncio.sleep(0.02)  # many intervals of the watch
+    assert arriving.asked == 2
+    arriving._messages.put_nowait(GONE)
+    async with asyncio.timeout(PATIENCE):
+        assert await watching == GONE
+    with pytest.raises(BadRequestError):
+        await reading
+    assert not upload.awaited
+
+
+@pytest.mark.parametrize("room", [1 << 30, AHEAD // 2])
+async def test_no_more_is_read_ahead_than_there_is_room_for_and_the_room_is_given_back(quick: None, room: int) -> None:
+    size = 1 << 20
+    arriving = Arriving(*[part(bytes(size))] * 100)
+    upload = upload_of(arriving, room)
+    watching = asyncio.create_task(upload.watch())
+    most = min(room, AHEAD) // size
+    while arriving.asked < most:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.02)
+    assert arriving.asked == most
+    assert upload._room.left == room - most * size
+    assert len(await anext(upload)) == size
+    while arriving.asked < most + 1:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    watching.cancel()
+    await asyncio.wait({watching})
+    upload.close()
+    assert upload._room.left == room
+
+
+async def test_who_expects_to_be_asked_for_the_body_is_not_asked_by_the_watch(quick: None) -> None:
+    class Cycle:
+        disconnected = False
+
+        def __init__(self) -> None:
+            self.asked = False
+
+        async def receive(self) -> dict[str, Any]:
+            self.asked = True
+            return part(b"one")
+
+    cycle = Cycle()
+    upload = upload_of(cycle.receive, expects=True)
+    watching = asyncio.create_task(upload.watch())
+    await asyncio.sleep(0.02)
+    assert not watching.done()
+    cycle.disconnected = True
+    async with asyncio.timeout(PATIENCE):
+        assert await watching == GONE
+    assert not cycle.asked
 
 
 async def test_a_small_body_is_read_whole_or_not_at_all() -> None:
