@@ -82,8 +82,10 @@ class EventTable:
 
     def __init__(self, *handlers: object) -> None:
         self._events: dict[tuple[str, str], HandlerEvent] = {}
+        self._hints: dict[str, str] = {}
         server_of: dict[str, object] = {}
         for handler in handlers:
+            self._hints |= getattr(type(handler), "wrong_verb_hints", {})
             for verb, noun, function in _events_of(type(handler)):
                 other = server_of.setdefault(noun, handler)
                 if other is not handler:
@@ -130,9 +132,9 @@ class EventTable:
             raise NoHandlerError(f"the event handler has no method {_shown(sought)}")
         if "get" in allow and "head" not in allow:
             allow += ("head",)
-        raise WrongVerbError(
-            f"the event handler has no method {_shown(sought)}; the noun is served for {', '.join(allow)}", allow=allow
-        )
+        message = f"the event handler has no method {_shown(sought)}; the noun is served for {', '.join(allow)}"
+        hint = self._hints.get(noun)
+        raise WrongVerbError(f"{message}: {hint}" if hint else message, allow=allow)
 
 
 def _events_of(handler_class: type) -> Iterator[tuple[str, str, FunctionType]]:

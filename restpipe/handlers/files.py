@@ -13,7 +13,6 @@ import errno
 import heapq
 import io
 import os
-import secrets
 import stat
 import threading
 import time
@@ -21,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from restpipe.exceptions import ConfigError
@@ -31,6 +30,7 @@ from restpipe.handlers.beneath import BadNameError, located, open_to_read, sync_
 from restpipe.handlers.conditional import failed_precondition, validators_of
 from restpipe.handlers.context import EventContext
 from restpipe.handlers.file_answers import PIECE, guess_type
+from restpipe.handlers.leftovers import UPLOAD_PREFIX, make_upload, remove_leftovers
 from restpipe.handlers.payload import PostData
 from restpipe.handlers.problems import file_refused
 
@@ -40,8 +40,6 @@ T = TypeVar("T")
 MOST_LISTED = 10_000
 # Bytes of an upload that are not yet on the disk: what the last step has to wait for.
 UNSYNCED = 64 * 1024 * 1024
-# What an upload is until all of it is there. Such names are neither listed nor served.
-UPLOAD_PREFIX = ".restpipe-upload-"
 
 _STATUS = {
     errno.ENOENT: 404,
@@ -80,6 +78,9 @@ class FileServer(EventHandler):
     """
 
     directory: str | Path | None = None
+    wrong_verb_hints: ClassVar[Mapping[str, str]] = {
+        "files": "the directory is served to be read, RP_FILES_WRITABLE=1 (--files-writable) lets it be changed"
+    }
 
     def __init__(self, directory: str | Path | None = None) -> None:
         chosen = directory or self.directory
@@ -134,9 +135,15 @@ class WritableFileServer(FileServer):
         ConfigError: there is no such directory.
     """
 
+    wrong_verb_hints: ClassVar[Mapping[str, str]] = {}
+
     def __init__(self, directory: str | Path | None = None) -> None:
         super().__init__(directory)
         self._changing = threading.Lock()
+
+    def tidy(self) -> None:
+        """Remove, in a thread, what is left of uploads whose node was killed. A node does so when it starts."""
+        threading.Thread(target=remove_leftovers, args=(self._root,), name="leftovers", daemon=True).start()
 
     async def put_files(self, ctx: EventContext, body: AsyncIterator[bytes], *path: str) -> Reply:
         """Make or replace a file by what is sent, once all of it is on the disk.
@@ -188,7 +195,6 @@ class _Upload:
         self._headers = headers
         self._changing = changing
         self._kept = ExitStack()
-        self._name = UPLOAD_PREFIX + secrets.token_hex(8)
         self._unsynced = 0
 
     def begin(self, root: Path, path: Sequence[str]) -> None:
@@ -205,8 +211,7 @@ class _Upload:
         except NotADirectoryError as error:
             raise FileExistsError(errno.EEXIST, "a file is where a directory should be") from error
         replaced = self._check()
-        flags = os.O_CLOEXEC | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY
-        descriptor = os.open(self._name, flags, 0o666, dir_fd=self._place.directory)
+        self._name, descriptor = make_upload(self._place.directory)
         self._kept.callback(self._forget)
         self._file = self._kept.enter_context(os.fdopen(descriptor, "wb", buffering=0))
         if replaced is not None:

@@ -16,6 +16,7 @@ from restpipe.handlers.blocked import LoopWatch
 from restpipe.handlers.connection_events import Notifier
 from restpipe.handlers.context import PeerContext
 from restpipe.handlers.dispatch import Dispatcher
+from restpipe.handlers.files import WritableFileServer
 from restpipe.handlers.threads import HandlerThreads
 from restpipe.handlers.upstream import Upstream
 from restpipe.identity import Custody, Identity, IdentityPaths, News
@@ -83,6 +84,7 @@ class Node(ABC):
         self.stats = stats_to(settings.statsd_host, settings.statsd_port)
         self.threads = HandlerThreads(settings.handler_threads)
         self.handler: Any = None
+        self._handlers: tuple[Any, ...] = ()
         self.service: Dispatcher | Upstream | AsgiService
         if settings.asgi and application is None:
             application = import_application(settings.asgi, settings.variable("asgi"))
@@ -97,7 +99,7 @@ class Node(ABC):
         elif settings.upstream is not None:
             self.service = Upstream(settings.upstream, self.stats)
         else:
-            handlers = event_handlers(settings, handler)
+            self._handlers = handlers = event_handlers(settings, handler)
             self.handler = handlers[0]
             self.service = Dispatcher(
                 *handlers,
@@ -159,6 +161,9 @@ class Node(ABC):
         self.stats.start()
         self.meter.start()
         self._loop_watch.start()
+        for handler in self._handlers:
+            if isinstance(handler, WritableFileServer):
+                handler.tidy()
         self._notifying = self._loop.create_task(self.notifier.run(), name="hooks")
         self._watch.start()
 

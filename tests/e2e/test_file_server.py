@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from e2e_curl import PATIENCE, curl
+from e2e_curl import PATIENCE, Curl, curl
 from e2e_processes import Node, Site
 
 MIB = 1024 * 1024
@@ -150,6 +150,25 @@ def test_a_server_serves_its_files_to_its_clients_and_unless_told_so_to_be_read_
         refused = curl(f"{client.web}/server/files//a.txt", "-X", "PUT", "-d", "x")
         assert refused.outcome == (405, 255, "no")
         assert refused.headers["allow"] == "GET, HEAD"
+
+
+def test_what_an_upload_to_a_node_that_is_killed_leaves_behind_is_gone_when_it_was_started_again(
+    tmp_path: Path,
+) -> None:
+    with Site(tmp_path) as site:
+        directory = site.directory / "served"
+        (directory / "sub").mkdir(parents=True)
+        server = site.server()
+        client = site.client(server.pipe_port, RP_FILES=str(directory), RP_FILES_WRITABLE="1")
+        with Curl(f"{server.web}/client/client/files//sub/a.txt", "-X", "PUT", uploads=True) as upload:
+            upload.write(b"half of it")
+            while not list(directory.glob("sub/.restpipe-upload-*")):
+                upload.write(b".")
+            client.kill()
+        assert list(directory.glob("sub/.restpipe-upload-*"))
+        client = site.client(server.pipe_port, RP_FILES=str(directory), RP_FILES_WRITABLE="1")
+        client.wait_for("removed 1 uploads below .*/served that were never completed")
+        assert [path.name for path in directory.rglob("*")] == ["sub"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from joined import PATIENCE, Joined, Whole, joined
 from restpipe.exceptions import ConfigError, HandlerError, WrongVerbError
 from restpipe.handlers import files
 from restpipe.handlers.events import EventTable
-from restpipe.handlers.files import MOST_LISTED, UPLOAD_PREFIX, FileServer, WritableFileServer
+from restpipe.handlers.files import MOST_LISTED, FileServer, WritableFileServer
+from restpipe.handlers.leftovers import UPLOAD_PREFIX
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
 PROBLEM = "application/problem+json"
@@ -162,6 +163,7 @@ async def test_where_it_is_not_switched_on_nothing_can_be_changed(root: Path, re
     with pytest.raises(WrongVerbError) as refusal:
         await reading.call(verb, "files", "a.txt", body=b"new")
     assert refusal.value.allow == ("get", "head")
+    assert "RP_FILES_WRITABLE=1 (--files-writable) lets it be changed" in str(refusal.value)
     assert read(root / "a.txt") == b"of a"
 
 
@@ -243,6 +245,12 @@ async def test_a_condition_that_ceases_to_hold_during_the_upload_fails(root: Pat
     assert refused(answer)[0] == 412
     assert read(root / "a.txt") == b"meanwhile"
     assert names(root) == ["a.txt", "sub"]
+
+
+async def test_a_verb_that_writable_files_do_not_have_is_refused_without_a_hint(root: Path, nodes: Joined) -> None:
+    with pytest.raises(WrongVerbError) as refusal:
+        await nodes.call("post", "files", "a.txt", body=b"new")
+    assert "RP_FILES_WRITABLE" not in str(refusal.value)
 
 
 async def test_a_part_of_a_file_is_not_taken(root: Path, nodes: Joined) -> None:
