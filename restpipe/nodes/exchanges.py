@@ -17,6 +17,8 @@ from restpipe.handlers.events import IDEMPOTENT
 from restpipe.pipe import Answer, Pipe
 from restpipe_pb.v1.pipe_pb2 import Request
 
+# Verbs that change what their conditions are about (RFC 9110 section 13.1).
+_CHANGING = frozenset(("put", "delete"))
 # Seconds by which a timer may ring too early.
 EARLY = 0.01
 
@@ -105,13 +107,19 @@ async def exchange(
         try:
             tried.pipe = pipe = await _pipe_in_time(pipe_to, patience, deadline, loop)
             if memory and request is not None and memory_of(pipe, request) != memory:
+                why = "the peer was started anew: it remembers no Idempotency-Key"
                 break
             tried.request = request = make_request(pipe)
             if lost and request.to:
                 request.repeated = True
             request.timeout_ms = max(1, round(1000 * (deadline - loop.time())))
             tried.times += 1
-            return await pipe.call(request, body), tried.times
+            answer = await pipe.call(request, body)
+            if not lost or answer.response.status != 412 or request.verb not in _CHANGING:
+                return answer, tried.times
+            answer.close()
+            why = "the condition of its repeat does not hold: perhaps because the first was executed"
+            break
         except PipeLostError:
             if request is None or not _is_to_be_repeated(pipe, request, body):
                 raise
@@ -128,9 +136,7 @@ async def exchange(
             else:
                 error.executed = "unknown"  # what was not executed this time may have been the time before
                 raise
-    raise PipeLostError(
-        "the pipe was lost after the request was sent, and the peer was started anew: it remembers no Idempotency-Key"
-    )
+    raise PipeLostError(f"the pipe was lost after the request was sent, and {why}")
 
 
 def memory_of(pipe: Pipe, request: Request) -> str:

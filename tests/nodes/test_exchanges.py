@@ -19,6 +19,9 @@ from restpipe.exceptions import (
     PipeLostError,
     TooManyExchangesError,
 )
+from restpipe.handlers.base import Reply
+from restpipe.handlers.context import EventContext
+from restpipe.handlers.payload import PostData
 from restpipe.nodes.exchanges import Patience, RepeatableBody, exchange
 from restpipe.pipe import Answer, Incoming, Pipe
 from restpipe.protocol.limits import Limits
@@ -122,6 +125,48 @@ async def test_an_idempotent_verb_whose_pipe_is_lost_is_sent_again_on_the_next(
     _, attempts = await whole(task)
     assert attempts == 2
     assert handler.runs[f"{verb} wait"] == 2
+
+
+class Once(Events):
+    """Has conditions that hold once: for the first."""
+
+    async def _condition(self, ctx: EventContext) -> Reply:
+        await self._wait(ctx)
+        return Reply(status=201 if self.runs[f"{ctx.verb} {ctx.noun}"] == 1 else 412)
+
+    async def get_made(self, ctx: EventContext, _post_data: PostData) -> Reply:
+        return await self._condition(ctx)
+
+    async def put_made(self, ctx: EventContext, _post_data: PostData) -> Reply:
+        return await self._condition(ctx)
+
+
+async def test_of_a_repeat_whose_condition_does_not_hold_the_outcome_is_unknown(pipes: Pipes, way: Way) -> None:
+    handler = Once()
+    way.open(first := await pipes.join(handler))
+    task = ask(way, "put", "made")
+    await entered(handler)
+    await first.lose()
+    handler.release.set()
+    way.open(second := await pipes.join(handler))
+    with pytest.raises(PipeLostError, match="the condition of its repeat does not hold"):
+        await whole(task)
+    assert handler.runs["put made"] == 2
+    assert second.calling.in_flight == 0
+    answer, attempts = await ask(way, "put", "made")  # it was not lost: the answer is what it says
+    assert (answer.response.status, attempts) == (412, 1)
+
+
+async def test_a_repeat_that_changes_nothing_is_told_of_its_condition(pipes: Pipes, way: Way) -> None:
+    handler = Once()
+    way.open(first := await pipes.join(handler))
+    task = ask(way, "get", "made")
+    await entered(handler)
+    await first.lose()
+    handler.release.set()
+    way.open(await pipes.join(handler))
+    answer, attempts = await task
+    assert (answer.response.status, attempts) == (412, 2)
 
 
 @pytest.mark.parametrize("verb", OTHERS)
