@@ -29,6 +29,7 @@
         │   ├── BodyTooLargeError        the body is over the limit
         │   ├── BodyTooSlowError         the body did not arrive in time
         │   ├── HeadTooSlowError         the head did not arrive in time
+        │   ├── SlashMissingError        the path of an HTTP service without the slash that ends it
         │   ├── KeyReusedError           the Idempotency-Key belongs to another request
         │   └── MisdirectedError         `Host` is none of the node's names
         ├── ForbiddenError           the caller may not do this
@@ -297,7 +298,7 @@ class BodyTooLargeError(BadRequestError):
 
 
 class BodyTooSlowError(BadRequestError):
-    """The body did not arrive before the deadline. Nothing of the request was sent on."""
+    """The body did not arrive, or did not go on, before the deadline."""
 
     status = 408
     return_code = 249
@@ -310,6 +311,21 @@ class HeadTooSlowError(BadRequestError):
     status = 408
     return_code = 249
     title = "Head too slow"
+
+
+class SlashMissingError(BadRequestError):
+    """The path names a client that passes requests on to an HTTP service, whose own paths begin after a slash.
+
+    Attributes:
+        location: of the service, relative to the path of the request.
+    """
+
+    status = 308
+    title = "Slash missing"
+
+    def __init__(self, message: str, *, location: str = "") -> None:
+        super().__init__(message)
+        self.location = location
 
 
 class KeyReusedError(BadRequestError):

@@ -243,6 +243,8 @@ class HttpConnections:
                     _, connection = await loop.create_connection(make, address.host, address.port, ssl=self._tls)
         except TimeoutError:
             raise ServiceUnreachedError(f"no connection to {address} within {CONNECT_TIMEOUT:g} s") from None
+        except ssl.SSLError as error:  # an OSError whose number is OpenSSL's
+            raise ServiceUnreachedError(f"cannot connect to {address}: {error}") from error
         except OSError as error:
             cause = os.strerror(error.errno) if error.errno and error.errno > 0 else error
             raise ServiceUnreachedError(f"cannot connect to {address}: {cause}") from error

@@ -4,7 +4,14 @@ import json
 
 from starlette.responses import Response
 
-from restpipe.exceptions import BodyTooSlowError, EventError, NotSentError, UnauthorizedError, WrongVerbError
+from restpipe.exceptions import (
+    BodyTooSlowError,
+    EventError,
+    NotSentError,
+    SlashMissingError,
+    UnauthorizedError,
+    WrongVerbError,
+)
 from restpipe.handlers.events import VERBS
 from restpipe.handlers.problems import PROBLEM, problem_document
 
@@ -38,6 +45,8 @@ def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
         headers.append((b"allow", ", ".join(verb for verb in VERBS if verb in error.allow).upper().encode()))
     elif isinstance(error, NotSentError) and error.status == 503:
         headers.append((b"retry-after", b"1"))
+    elif isinstance(error, SlashMissingError):
+        headers.append((b"location", error.location.encode()))
     elif isinstance(error, BodyTooSlowError):
         headers.append((b"connection", b"close"))  # RFC 9110 section 15.5.9
     elif isinstance(error, UnauthorizedError):

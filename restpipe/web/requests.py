@@ -5,7 +5,7 @@ from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import quote
 
-from restpipe.exceptions import BadRequestError, NoHandlerError, WrongVerbError
+from restpipe.exceptions import BadRequestError, NoHandlerError, SlashMissingError, WrongVerbError
 from restpipe.handlers.answers import KEYED, MAX_KEY
 from restpipe.handlers.events import VERBS
 from restpipe.handlers.paths import as_target, in_ascii, parse_event_path, parse_query
@@ -148,9 +148,18 @@ class Asked:
             request.protocol = "websocket"
         elif scope["method"] in _NEVER:
             raise WrongVerbError(f"{scope['method']} is not passed on", allow=VERBS)
+        elif not scope["raw_path"].endswith(b"/") and not self._rest:
+            raise _slash_missing(scope["raw_path"], scope["query_string"])
         else:
             request.verb = scope["method"].lower()
         request.target = as_target(self._rest, scope["query_string"])
+
+
+def _slash_missing(path: bytes, query: bytes) -> SlashMissingError:
+    """Send a browser to where the links of the service's pages lead from: relative, for proxies change paths."""
+    name = path.rpartition(b"/")[2]
+    location = in_ascii(b"./%b/?%b" % (name, query) if query else b"./%b/" % name)
+    return SlashMissingError(f"the service is at {location.removeprefix('./')!a}, with a slash", location=location)
 
 
 def _tokens(value: bytes) -> set[str]:

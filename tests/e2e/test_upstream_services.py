@@ -3,6 +3,7 @@
 import http.server
 import os
 import shutil
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -146,6 +147,51 @@ def test_a_web_socket_works_between_processes_and_its_end_is_told_when_the_node_
         finally:
             service.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def https_service(site: Site) -> Iterator[str]:
+    """Serve over HTTPS with a certificate of the site's CA, which is nobody else's; yield the address."""
+    identity = site.authority.issue("service", "server", ["localhost"])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("X-Seen", f"{self.path} {self.headers['Host']} {self.headers['X-Event-Caller']}")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate_path, identity.key_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
+        service.socket = context.wrap_socket(service.socket, server_side=True)
+        thread = threading.Thread(target=service.serve_forever)
+        thread.start()
+        yield f"https://localhost:{service.server_port}"
+        service.shutdown()
+        thread.join()
+
+
+def test_a_service_is_reached_over_https_by_a_node_that_trusts_its_ca(site: Site, https_service: str) -> None:
+    port = free_port()
+    server = site.server(port=port)
+    site.client(port, RP_UPSTREAM=https_service, SSL_CERT_FILE=str(site.directory / "ca.crt.pem"))
+    body = os.urandom(200_000)
+    answer = curl(f"{server.web}/client/client/a?b", data=body)
+    assert (answer.status, answer.body) == (200, body)
+    assert answer.headers["x-seen"] == f"/a?b {https_service.removeprefix('https://')} localhost"
+
+
+def test_a_service_whose_certificate_the_node_does_not_trust_is_not_asked(site: Site, https_service: str) -> None:
+    _, _, url = served(site, https_service)
+    refused = curl(f"{url}/a", data=b"secret")
+    assert refused.outcome == (502, 245, "no")
+    assert "certificate verify failed" in refused.json["detail"]
 
 
 def test_a_node_says_at_its_start_that_it_passes_requests_on_and_starts_before_its_service(site: Site) -> None:

@@ -69,6 +69,21 @@ async def test_every_method_arrives(identity_files: Path, verb: str) -> None:
     assert notes.heads[0].line == f"{verb} / HTTP/1.1"
 
 
+@pytest.mark.parametrize(("path", "location"), [("alpha", "./alpha/"), ("%61lpha?a=b&c", "./%61lpha/?a=b&c")])
+async def test_a_path_that_lacks_the_slash_after_the_client_s_name_leads_to_the_one_that_has_it(
+    identity_files: Path, path: str, location: str
+) -> None:
+    notes = Notes()
+    async with through(identity_files, notes) as (tunnel, _):
+        answer = await tunnel.http.post(f"/client/{path}")
+        assert (answer.status_code, answer.headers["location"]) == (308, location)
+        assert answer.json()["executed"] == "no"
+        assert notes.heads == []
+        followed = await tunnel.http.post(f"/client/{path}", content=b"x", follow_redirects=True)
+        assert followed.content == b"ok"
+    assert notes.heads[0].line == f"POST /{path.partition('?')[1]}{path.partition('?')[2]} HTTP/1.1"
+
+
 async def test_a_service_behind_the_path_of_another_is_asked_below_its_path(identity_files: Path) -> None:
     notes = Notes()
     async with through(identity_files, notes, path="/app") as (tunnel, _):

@@ -30,6 +30,7 @@ TABLE = [
     ("BodyTooLargeError", 413, 249, "no", False),
     ("BodyTooSlowError", 408, 249, "no", False),
     ("HeadTooSlowError", 408, 249, "no", False),
+    ("SlashMissingError", 308, 252, "no", False),
     ("KeyReusedError", 422, 252, "no", False),
     ("MisdirectedError", 421, 253, "no", False),
     ("ForbiddenError", 403, 253, "no", False),
