@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from restpipe.exceptions import (
     DeadlineError,
@@ -129,14 +129,20 @@ async def exchange(
             # Refused by a peer that stays is an answer; by one that leaves, a reason to wait for its successor.
             if isinstance(error, PeerRefusedError) and _can_follow_again(body) and not pipe.available:
                 tried.times -= 1
-            elif not lost or error.executed != "no":
-                raise
-            elif isinstance(error, NotSentError | DeadlineError):
-                raise PipeLostError(f"the pipe was lost after the request was sent, and {error}") from error
+            elif lost:
+                _fail_after_loss(error)
             else:
-                error.executed = "unknown"  # what was not executed this time may have been the time before
                 raise
     raise PipeLostError(f"the pipe was lost after the request was sent, and {why}")
+
+
+def _fail_after_loss(error: EventError) -> NoReturn:
+    if error.executed != "no":
+        raise error
+    if isinstance(error, NotSentError | DeadlineError):
+        raise PipeLostError(f"the pipe was lost after the request was sent, and {error}") from error
+    error.executed = "unknown"  # what was not executed this time may have been the time before
+    raise error
 
 
 def memory_of(pipe: Pipe, request: Request) -> str:

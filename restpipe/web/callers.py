@@ -22,6 +22,11 @@ def hung_up(receive: Receive) -> bool:
     return bool(getattr(getattr(receive, "__self__", None), "disconnected", False))
 
 
+def sent_unasked(receive: Receive) -> bool:
+    """Whether the caller has begun with its body though nobody asked for it."""
+    return bool(getattr(getattr(receive, "__self__", None), "body", b""))
+
+
 class CallerWatch:
     """Notices callers that hang up.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from restpipe.exceptions import BadRequestError
 from restpipe.nodes.held_bodies import HELD_BODY, HeldBody
-from restpipe.web.callers import WATCH_INTERVAL, CallerGone, Receive, hung_up
+from restpipe.web.callers import WATCH_INTERVAL, CallerGone, Receive, hung_up, sent_unasked
 
 # Bytes that are read ahead of a body nobody takes, to come to where its caller hung up: a TCP connection hides its end
 # behind all that was sent before. Beyond them the deadline has to do. And those of all bodies together.
@@ -58,7 +58,7 @@ class Upload(HeldBody):
                 return await self._receive()
             reads = self._reads
             await asyncio.sleep(WATCH_INTERVAL)
-            if self._unasked:
+            if self._unasked and not sent_unasked(self._receive):
                 self._gone = hung_up(self._receive)
             elif self._reads == reads and not self.awaited:
                 while self._ahead_size < AHEAD and self._room.left > 0 and not self._gone and not self._arrived:

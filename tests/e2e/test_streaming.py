@@ -313,7 +313,8 @@ def test_a_curl_that_is_killed_is_an_error_and_no_end(way: Way, noun: str, error
     ("noun", "size", "options"),
     [
         ("slow", 4 * MIB, ()),
-        ("unread", 4 * MIB, ()),
+        ("unread", 4 * MIB, ("-H", "Expect:")),
+        ("unread", 4 * MIB, ("-H", "Expect: 100-continue", "--expect100-timeout", "0.1")),
         ("unread", 0, ("-H", "Expect: 100-continue", "--expect100-timeout", "60")),
     ],
 )
@@ -321,7 +322,7 @@ def test_a_curl_that_is_killed_while_nobody_takes_its_body_cancels_the_handler(
     way: Way, noun: str, size: int, options: tuple[str, ...]
 ) -> None:
     before, gate = way.serving.output, next(NAMES)
-    with Curl(f"{way.base}/{noun}//{gate}", *options, uploads=True) as sending:
+    with Curl(f"{way.base}/{noun}//{gate}", "-H", "X-Event-Timeout: 600", *options, uploads=True) as sending:
         sending.write(bytes(size))
         way.wait_for_next("the slow one has begun", before)
     way.serving.wait_for(f"^the slow one at {gate} is cancelled", within=SOON)

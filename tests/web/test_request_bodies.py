@@ -175,26 +175,38 @@ async def test_no_more_is_read_ahead_than_there_is_room_for_and_the_room_is_give
     assert upload._room.left == room
 
 
+class Cycle:
+    """What uvicorn knows of a request."""
+
+    def __init__(self, body: bytes = b"") -> None:
+        self.body = body
+        self.disconnected = False
+        self.asked = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        self.asked.set()
+        await asyncio.sleep(0)
+        return part(b"one")
+
+
 async def test_who_expects_to_be_asked_for_the_body_is_not_asked_by_the_watch(quick: None) -> None:
-    class Cycle:
-        disconnected = False
-
-        def __init__(self) -> None:
-            self.asked = False
-
-        async def receive(self) -> dict[str, Any]:
-            self.asked = True
-            return part(b"one")
-
     cycle = Cycle()
-    upload = upload_of(cycle.receive, expects=True)
-    watching = asyncio.create_task(upload.watch())
+    watching = asyncio.create_task(upload_of(cycle.receive, expects=True).watch())
     await asyncio.sleep(0.02)
     assert not watching.done()
     cycle.disconnected = True
     async with asyncio.timeout(PATIENCE):
         assert await watching == GONE
-    assert not cycle.asked
+    assert not cycle.asked.is_set()
+
+
+async def test_who_has_begun_with_the_body_unasked_is_asked_for_more(quick: None) -> None:
+    cycle = Cycle(b"one")
+    watching = asyncio.create_task(upload_of(cycle.receive, expects=True).watch())
+    async with asyncio.timeout(PATIENCE):
+        await cycle.asked.wait()
+    watching.cancel()
+    await asyncio.wait({watching})
 
 
 async def test_a_small_body_is_read_whole_or_not_at_all() -> None:
