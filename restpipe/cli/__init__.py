@@ -2,7 +2,7 @@
 
 import typer
 
-from restpipe.cli import ca, call, check, demo, install_service, nodes
+from restpipe.cli import ca, call, check, demo, install_service, nodes, status, top
 from restpipe.version import __version__
 
 app = typer.Typer(
@@ -15,6 +15,8 @@ app = typer.Typer(
 app.command("server")(nodes.server)
 app.command("client")(nodes.client)
 app.command("call", help=call.HELP)(call.call)
+app.command("status", help=status.HELP)(status.status)
+app.command("top", help=top.HELP)(top.top)
 app.command("demo")(demo.demo)
 app.command("install-service", help=install_service.HELP)(install_service.install_service)
 app.add_typer(ca.app, name="ca")

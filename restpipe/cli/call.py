@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import sys
 from enum import IntEnum
 from pathlib import Path
@@ -11,12 +10,10 @@ from urllib.parse import quote
 
 import typer
 
-from restpipe.config import NodeSettings, TcpBind, UnixBind, WebBind, load_client_settings, load_server_settings
-from restpipe.config.binds import parse_web_bind
+from restpipe.cli.local import listens, node_at, node_of
+from restpipe.config import WebBind, load_client_settings, load_server_settings
 from restpipe.exceptions import ConfigError
 
-# Seconds to find out whether a node listens on this machine.
-PROBE_TIMEOUT = 5.0
 _METHOD = re.compile(r"[A-Z]+")
 # A name and a value that an HTTP/1.1 head can carry (RFC 9110 sections 5.1 and 5.5).
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
@@ -144,61 +141,17 @@ def _header(line: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _node_of(target: str, url: str | None) -> tuple[TcpBind | UnixBind, str]:
+def _node_of(target: str, url: str | None) -> tuple[WebBind, str]:
     """Return where the node's web server listens, and its token.
 
     Raises:
         ConfigError: it is not told.
     """
     if url is not None:
-        return _parsed(url), os.environ.get("RP_WEB_TOKEN", "").strip()
-    settings: NodeSettings
+        return node_at(url)
     if target.startswith("/client/"):
-        settings = load_server_settings()
-        client = load_client_settings()
-        if not _listens(settings.web_bind) and _listens(client.web_bind):
-            settings = client
-    elif target.startswith("/server/"):
-        settings = load_client_settings()
-    else:
-        raise ConfigError(
-            f"{target[1:]!r} begins neither with client/ nor with server/, so --node has to name the node"
-        )
-    return _reachable(settings.web_bind, settings.variable("web_bind")), settings.web_token.get_secret_value()
-
-
-def _listens(bind: WebBind | None) -> bool:
-    """Whether anything takes connections where a node's web server would."""
-    try:
-        address = _reachable(bind, "")
-    except ConfigError:
-        return False
-    try:
-        if isinstance(address, TcpBind):
-            socket.create_connection((address.host, address.port), PROBE_TIMEOUT).close()
-        else:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(PROBE_TIMEOUT)
-                probe.connect(str(address.path))
-    except OSError:
-        return False
-    return True
-
-
-def _parsed(url: str) -> WebBind:
-    try:
-        bind = parse_web_bind(url.removeprefix("http://").rstrip("/"))
-    except ValueError:
-        bind = None
-    if bind is None:
-        raise ConfigError(f"--node {url!r} should be http://HOST:PORT or unix:/PATH")
-    return _reachable(bind, "--node")
-
-
-def _reachable(bind: WebBind | None, origin: str) -> WebBind:
-    """Return an address to connect to, of one to listen on."""
-    if isinstance(bind, UnixBind):
-        return bind
-    if bind is None or not bind.port:
-        raise ConfigError(f"{origin} tells no address to connect to; --node does")
-    return TcpBind({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host), bind.port)  # noqa: S104
+        server, client = load_server_settings(), load_client_settings()
+        return node_of(client if not listens(server) and listens(client) else server)
+    if target.startswith("/server/"):
+        return node_of(load_client_settings())
+    raise ConfigError(f"{target[1:]!r} begins neither with client/ nor with server/, so --node has to name the node")

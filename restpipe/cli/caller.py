@@ -4,7 +4,6 @@ import http.client
 import json
 import mimetypes
 import os
-import socket
 import stat
 import sys
 import threading
@@ -19,14 +18,14 @@ from rich.json import JSON
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from restpipe.cli.call import Outcome
-from restpipe.config import TcpBind, UnixBind
+from restpipe.cli.local import Connection, printable, shown
+from restpipe.config import WebBind
 from restpipe.exceptions import ConfigError
 from restpipe.version import __version__
 
 PIECE = 64 * 1024
 # Bytes from which on a transfer is worth a progress bar; and up to which an answer is laid out for a terminal.
 LARGE = 1024 * 1024
-CONNECT_TIMEOUT = 5.0
 # A node answers within the time of the exchange, which is at most RP_MAX_REQUEST_TIMEOUT_S; this is for one that hangs.
 NODE_TIMEOUT = 3600.0
 GRACE = 10.0
@@ -57,30 +56,6 @@ class Asked:
     data: str | None
     timeout: float | None
     token: str
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection to a node's web server, by TCP or by a unix socket; no proxy of the environment is asked."""
-
-    def __init__(self, address: TcpBind | UnixBind) -> None:
-        tcp = address if isinstance(address, TcpBind) else TcpBind("localhost", 80)
-        super().__init__(tcp.host, tcp.port, timeout=CONNECT_TIMEOUT)
-        self._path = address.path if isinstance(address, UnixBind) else None
-
-    def connect(self) -> None:
-        """Connect."""
-        if self._path is None:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-    def shut_down(self) -> None:
-        """Have whoever sends or receives on it see its end."""
-        if self.sock is not None:
-            with suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Body:
@@ -164,7 +139,7 @@ class _Bars:
 class _Upload(threading.Thread):
     """Sends the body, while the answer may already be read."""
 
-    def __init__(self, connection: _Connection, pieces: Iterator[bytes], *, chunked: bool) -> None:
+    def __init__(self, connection: Connection, pieces: Iterator[bytes], *, chunked: bool) -> None:
         super().__init__(daemon=True)
         self._connection = connection
         self._pieces = pieces
@@ -192,7 +167,7 @@ class _Upload(threading.Thread):
                 return
 
 
-def perform(address: TcpBind | UnixBind, asked: Asked, output: Path | None) -> Outcome:
+def perform(address: WebBind, asked: Asked, output: Path | None) -> Outcome:
     """Make the request, write its answer, and say how it went.
 
     Raises:
@@ -203,7 +178,7 @@ def perform(address: TcpBind | UnixBind, asked: Asked, output: Path | None) -> O
     body = _Body(asked.data) if asked.data is not None else None
     if output is not None and not os.access(output if output.exists() else output.parent, os.W_OK):
         raise ConfigError(f"cannot write {output}")
-    connection = _Connection(address)
+    connection = Connection(address)
     bars = _Bars(shown=sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
     with ExitStack() as stack:
         stack.callback(bars.end)
@@ -213,7 +188,7 @@ def perform(address: TcpBind | UnixBind, asked: Asked, output: Path | None) -> O
             connection.connect()
         except OSError as error:
             return _tell(
-                Outcome.NEVER_SENT, f"no node answers at {_shown(address)}: {error.strerror or error}; is it running?"
+                Outcome.NEVER_SENT, f"no node answers at {shown(address)}: {error.strerror or error}; is it running?"
             )
         connection.sock.settimeout(NODE_TIMEOUT if asked.timeout is None else asked.timeout + GRACE)
         upload: _Upload | None = None
@@ -230,7 +205,7 @@ def perform(address: TcpBind | UnixBind, asked: Asked, output: Path | None) -> O
         return _take(response, output, bars)
 
 
-def _send_head(connection: _Connection, asked: Asked, body: _Body | None) -> None:
+def _send_head(connection: Connection, asked: Asked, body: _Body | None) -> None:
     named = {name.lower() for name, _ in asked.headers}
     headers = {"User-Agent": f"restpipe/{__version__}", "Accept": "*/*"}
     if asked.token:
@@ -325,12 +300,8 @@ def _tell(outcome: Outcome, text: str) -> Outcome:
     """Write a line to standard error; nothing that a terminal would obey is in it."""
     way_out = f" ({_WAY_OUT[outcome]})" if outcome in _WAY_OUT else ""
     line = " ".join(text.split()) + way_out
-    sys.stderr.write(f"restpipe call: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}\n")
+    sys.stderr.write(f"restpipe call: {printable(line)}\n")
     return outcome
-
-
-def _shown(address: TcpBind | UnixBind) -> str:
-    return str(address) if isinstance(address, UnixBind) else f"http://{address}"
 
 
 def _is_json(text: str) -> bool:

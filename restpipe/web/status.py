@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from restpipe.exceptions import BadArgumentsError, EventError
 from restpipe.nodes.client import ClientNode
-from restpipe.nodes.metering import Remembered
+from restpipe.nodes.metering import MAX_REMEMBERED, Remembered
 from restpipe.nodes.server import ServerNode
 from restpipe.nodes.traffic import Sample, Traffic
 from restpipe.pipe import Pipe
@@ -27,6 +27,8 @@ Node = ServerNode | ClientNode
 # Peers that an answer lists, unless it is asked for fewer; and at most.
 PAGE = 50
 MAX_PAGE = 200
+# Recent exchanges that an answer tells, unless it is asked for fewer: all that are remembered.
+MAX_EVENTS = 2 * MAX_REMEMBERED
 # Seconds for which a list of peers serves everyone who asks for the same: many who watch cost hardly more than one.
 KEPT = 1.0
 # Different lists that are kept.
@@ -109,12 +111,13 @@ class Status:
         self._node = node
         self._kept: dict[Asked, tuple[float, dict[str, Any]]] = {}
 
-    def document(self, asked: Asked, since: int = 0) -> dict[str, Any]:
+    def document(self, asked: Asked, since: int = 0, events: int = MAX_EVENTS) -> dict[str, Any]:
         """Return what `/status` answers.
 
         Args:
             asked: which peers.
             since: number in the sequence, as an earlier answer told it; samples and events of before are left out.
+            events: how many at most; the last ones.
         """
         node, meter = self._node, self._node.meter
         fault = node.fault
@@ -139,7 +142,7 @@ class Status:
                 "ca": _timestamp(node.identity.ca_not_after),
             },
             **self._peers(asked),
-            "events": [_event(each) for each in meter.remembered(since)],
+            "events": [_event(each) for each in meter.remembered(since)[:events]],
         }
 
     def _peers(self, asked: Asked) -> dict[str, Any]:
@@ -187,7 +190,8 @@ def add_status(app: FastAPI, node: Node) -> None:
     async def tell(request: Request) -> Response:
         query = request.query_params
         try:
-            document = status.document(Asked.of(query), _number(query, "since", 0, 1 << 60))
+            since, events = _number(query, "since", 0, 1 << 60), _number(query, "events", MAX_EVENTS, MAX_EVENTS)
+            document = status.document(Asked.of(query), since, events)
         except EventError as error:
             return problem_response(error)
         return JSONResponse(document, headers=_HEADERS)

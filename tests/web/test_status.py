@@ -114,7 +114,7 @@ async def test_clients_are_filtered_sorted_and_paged(site: Site) -> None:
     assert names(await told(site.at_server, limit=0)) == []
 
 
-@pytest.mark.parametrize("query", ["sort=colour", "limit=-1", "offset=x", "since=1e3", "limit=٣"])
+@pytest.mark.parametrize("query", ["sort=colour", "limit=-1", "offset=x", "since=1e3", "events=many", "limit=٣"])
 async def test_a_query_that_makes_no_sense_is_refused_as_a_problem_that_names_it(
     identity_files: Path, query: str
 ) -> None:

@@ -1,0 +1,89 @@
+"""The web server of the node on this machine: where it listens, and how it is asked."""
+
+import http.client
+import os
+import socket
+from contextlib import closing, suppress
+
+from restpipe.config import NodeSettings, TcpBind, UnixBind, WebBind
+from restpipe.config.binds import parse_web_bind
+from restpipe.exceptions import ConfigError
+
+CONNECT_TIMEOUT = 5.0
+
+
+class Connection(http.client.HTTPConnection):
+    """A connection to a node's web server, by TCP or by a unix socket; no proxy of the environment is asked."""
+
+    def __init__(self, address: WebBind) -> None:
+        tcp = address if isinstance(address, TcpBind) else TcpBind("localhost", 80)
+        super().__init__(tcp.host, tcp.port, timeout=CONNECT_TIMEOUT)
+        self._path = address.path if isinstance(address, UnixBind) else None
+
+    def connect(self) -> None:
+        """Connect."""
+        if self._path is None:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+    def shut_down(self) -> None:
+        """Have whoever sends or receives on it see its end."""
+        if self.sock is not None:
+            with suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+
+def node_at(url: str) -> tuple[WebBind, str]:
+    """Return where the node listens that --node names, and its token.
+
+    Raises:
+        ConfigError: that is no URL of a node.
+    """
+    try:
+        bind = parse_web_bind(url.removeprefix("http://").rstrip("/"))
+    except ValueError:
+        bind = None
+    if bind is None:
+        raise ConfigError(f"--node {url!r} should be http://HOST:PORT or unix:/PATH")
+    return _reachable(bind, "--node"), os.environ.get("RP_WEB_TOKEN", "").strip()
+
+
+def node_of(settings: NodeSettings) -> tuple[WebBind, str]:
+    """Return where the node of some settings listens, and its token.
+
+    Raises:
+        ConfigError: it has no web server, or it is not told where.
+    """
+    return _reachable(settings.web_bind, settings.variable("web_bind")), settings.web_token.get_secret_value()
+
+
+def listens(settings: NodeSettings) -> bool:
+    """Whether anything takes connections where the node of some settings would."""
+    try:
+        with closing(Connection(node_of(settings)[0])) as connection:
+            connection.connect()
+    except (ConfigError, OSError):
+        return False
+    return True
+
+
+def shown(address: WebBind) -> str:
+    """Return an address as users write it."""
+    return str(address) if isinstance(address, UnixBind) else f"http://{address}"
+
+
+def printable(text: str) -> str:
+    """Return a text in which nothing is left that a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _reachable(bind: WebBind | None, origin: str) -> WebBind:
+    """Return an address to connect to, of one to listen on."""
+    if isinstance(bind, UnixBind):
+        return bind
+    if bind is None or not bind.port:
+        raise ConfigError(f"{origin} tells no address to connect to; --node does")
+    return TcpBind({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host), bind.port)  # noqa: S104
