@@ -50,8 +50,9 @@ def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
     elif isinstance(error, BodyTooSlowError):
         headers.append((b"connection", b"close"))  # RFC 9110 section 15.5.9
     elif isinstance(error, UnauthorizedError):
-        # Basic, with the token as password, lets browsers ask for it.
-        headers.append((b"www-authenticate", b'Bearer realm="restpipe", Basic realm="restpipe"'))
+        # Basic, with the token as password, lets browsers ask for it: by a header of its own, for Chromium reads none
+        # but the first challenge of a list.
+        headers += [(b"www-authenticate", scheme + b' realm="restpipe"') for scheme in (b"Bearer", b"Basic")]
     return error.status, headers, body
 
 

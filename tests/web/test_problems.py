@@ -5,7 +5,7 @@ import json
 import pytest
 
 from restpipe import exceptions
-from restpipe.exceptions import DeadlineError, EventError, HandlerError, WrongVerbError
+from restpipe.exceptions import DeadlineError, EventError, HandlerError, UnauthorizedError, WrongVerbError
 from restpipe.web.problems import problem
 
 # Class, status, X-Event-Return-Code, executed, retryable.
@@ -113,3 +113,10 @@ def test_the_handlers_exception_is_shown_by_class_message_and_traceback() -> Non
 
 def test_text_that_is_no_unicode_is_an_answer_too() -> None:
     assert answer(HandlerError("\udcff"))[0] == 500
+
+
+def test_each_way_to_show_the_token_has_a_header_of_its_own() -> None:
+    # Chromium asks for no password where Basic stands behind Bearer in one header.
+    _, headers, _ = problem(UnauthorizedError("no token"))
+    challenges = [value for name, value in headers if name == b"www-authenticate"]
+    assert challenges == [b'Bearer realm="restpipe"', b'Basic realm="restpipe"']
