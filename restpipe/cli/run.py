@@ -129,7 +129,7 @@ def _web_line(settings: Settings, web: WebServer | None, route: str) -> str:
         return "none"
     if isinstance(settings.web_bind, UnixBind):
         return f"{web.address}, {route}"
-    return f"{web.address}{route}, docs at {web.address}/docs"
+    return f"{web.address}{route}, status at {web.address}/, docs at {web.address}/docs"
 
 
 def _relays(node: ServerNode | ClientNode) -> list[str]:

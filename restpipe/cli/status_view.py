@@ -16,6 +16,8 @@ _RECENT = 5
 DAY = 86400
 _SOON = 14 * DAY
 _MARGIN = 2
+# Empty lines, headings of tables, and the one that tells of further peers.
+_BETWEEN = 5
 
 Cell = tuple[str, str]
 Column = tuple[str, Callable[[dict[str, Any], float], Cell], bool]
@@ -27,26 +29,31 @@ class StatusView:
     Args:
         document: what `/status` told.
         width: characters for which columns are chosen.
-        rows: lines that there are for peers and exchanges together; None for no bound.
+        height: lines that there are for it all; None for as many as it takes.
+        note: said beside the node's name.
         alert: a line to put first, "" for none.
     """
 
-    def __init__(self, document: dict[str, Any], *, width: int, rows: int | None = None, alert: str = "") -> None:
+    def __init__(
+        self, document: dict[str, Any], *, width: int, height: int | None = None, note: str = "", alert: str = ""
+    ) -> None:
         self._document = document
         self._width = width
-        self._rows = rows
+        self._height = height
+        self._note = note
         self._alert = alert
 
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         """Yield line after line."""
-        if self._alert:
-            yield Text(printable(self._alert), "bold red")
-        yield from self._head()
+        head = [Text(printable(self._alert), "bold red")] if self._alert else []
+        head += self._head()
+        yield from head
         peers, events = self._document["peers"], self._document["events"]
         found, now = peers["list"], self._document["now"]
-        if self._rows is not None:
-            events = events[: max(0, min(len(events), self._rows // 3))]
-            found = found[: max(1, self._rows - len(events) - 3)]
+        if self._height is not None:
+            rows = max(2, self._height - len(head) - _BETWEEN)
+            events = events[: rows // 3]
+            found = found[: rows - len(events)]
         yield Text()
         if found:
             yield _table(PEERS, found, now, self._width)
@@ -66,7 +73,13 @@ class StatusView:
         state = ("ready", "bold green") if node["ready"] else ("not ready", "bold red")
         title = f"{node['role']} node {printable(node['name'])}", "bold"
         yield from self._lines(
-            [title, state, _plain("up", span(told["now"] - node["started"])), _plain("restpipe", node["version"])]
+            [
+                title,
+                state,
+                _plain("up", span(told["now"] - node["started"])),
+                _plain("restpipe", node["version"]),
+                (self._note, "dim"),
+            ]
         )
         if not node["ready"]:
             why = ": ".join(filter(None, (node["fault"], node["last_failure"])))
@@ -98,6 +111,8 @@ class StatusView:
         """Break lines between items alone."""
         line = Text()
         for text, style in items:
+            if not text:
+                continue
             if line and line.cell_len + _MARGIN + Text(text).cell_len > self._width:
                 yield line
                 line = Text()

@@ -19,9 +19,6 @@ from restpipe.cli.status import CLIENTS, NODE, ROLE, NoStatusError, Sort, Watche
 from restpipe.cli.status_view import StatusView
 from restpipe.exceptions import ConfigError
 
-# Lines above and between the tables.
-_HEAD = 8
-
 HELP = """Show how the node on this machine does, as `restpipe status` does, again and again.
 
 q or Ctrl-C leaves, s sorts by something else. Exits with 0 where it was left, and otherwise as `restpipe status`.
@@ -88,17 +85,16 @@ class Top:
 
     def _look(self) -> StatusView | str:
         width, height = self._console.size
-        rows = max(2, height - _HEAD)
+        query = {"clients": self._clients, "sort": self._sort.value, "limit": height, "events": height}
         alert = ""
         try:
-            self._document = self._watched.ask(
-                clients=self._clients, sort=self._sort.value, limit=rows, events=rows // 3
-            )
+            self._document = self._watched.ask(**query)
         except NoStatusError as error:
             alert = f"{error}; trying on"
         if self._document is None:
             return alert
-        return StatusView(self._document, width=width, rows=rows, alert=alert)
+        note = f"by {self._sort.value.replace('_', ' ')} (s: by another)  q: leave"
+        return StatusView(self._document, width=width, height=height, note=note, alert=alert)
 
 
 @contextmanager

@@ -127,6 +127,10 @@ def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_st
     reader.try_console(block("console", "/server/time"))
     reader.try_console(block("console", "/readyz"))
     reader.try_console(block("console", "/metrics"))
+    reader.try_console(block("console", "/status?"))
+    once, as_json = block("sh", "restpipe status").splitlines()
+    assert reader.shell(once).startswith("server node server  ready")
+    assert '"role": "client"' in reader.shell(as_json)
     reader.try_console(block("console", "restpipe call"))
     for role in ("server", "client"):
         assert f"`restpipe check {role}`" in TEXT

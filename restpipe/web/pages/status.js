@@ -221,7 +221,7 @@ function take(told) {
 
 function draw() {
   const told = state.document, { node } = told;
-  document.title = `${node.name} – RestPipe`;
+  document.title = `${node.name} - RestPipe`;
   $("title").textContent = `RestPipe ${node.role} node ${node.name}`;
   $("state").textContent = node.ready ? "ready" : "not ready";
   $("state").className = `badge ${node.ready ? "good" : "bad"}`;
