@@ -1,4 +1,4 @@
-"""Imports run downward only: protocol <- transport <- pipe <- handlers <- nodes <- web <- embed <- cli."""
+"""Imports run downward only: protocol <- transport <- pipe <- handlers <- nodes <- web <- embed <- testing, cli."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ("protocol", "transport", "pipe", "handlers", "nodes", "web", "embed", "cli")
+LAYERS = ("protocol", "transport", "pipe", "handlers", "nodes", "web", "embed", "testing", "cli")
 # What every layer may import, and what imports no layer.
 BASE = ("exceptions", "version", "stats", "metrics", "config", "identity")
 # Of what the standard library or others offer, what is left to some.

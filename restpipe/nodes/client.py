@@ -19,6 +19,7 @@ from restpipe.nodes.node import RETIREMENT, Node
 from restpipe.nodes.relay import take_caller
 from restpipe.pipe import Incoming, Pipe, PipeEnd, Serve
 from restpipe.stats import Count, Timing
+from restpipe.transport.carrier import Carrier
 from restpipe.transport.grpc_client import dial
 from restpipe.transport.handshake import shown_certificate
 from restpipe_pb.v1.pipe_pb2 import Goaway
@@ -302,10 +303,7 @@ class ClientNode(Node):
         self.stats.count(Count.CONNECT_NEW)
         started = self._loop.time()
         try:
-            carrier = await dial(
-                settings.target_hostname, settings.target_port, self.identity, self.limits, settings.connect_timeout_s,
-                revocations=self.custody.revocations, expected=self._shown,
-            )  # fmt: skip
+            carrier = await self._dial()
             self._shown = carrier.peer.certificate
             pipe = self.make_pipe(carrier, dials=True, succeeds=succeeds)
             run = self._loop.create_task(pipe.run(), name="pipe to the server")
@@ -325,6 +323,18 @@ class ClientNode(Node):
             return pipe
         finally:
             self.stats.timing(Timing.CONNECT_ATTEMPT, self._loop.time() - started)
+
+    async def _dial(self) -> Carrier:
+        """Make a connection to the server.
+
+        Raises:
+            ConnectError: it could not be made.
+        """
+        settings = self.settings
+        return await dial(
+            settings.target_hostname, settings.target_port, self.identity, self.limits, settings.connect_timeout_s,
+            revocations=self.custody.revocations, expected=self._shown,
+        )  # fmt: skip
 
     def _note_failure(self, state: RetryCallState) -> None:
         """Tell of a failed attempt."""

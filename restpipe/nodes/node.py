@@ -74,8 +74,7 @@ class Node(ABC):
         self, settings: NodeSettings, handler: object | None = None, application: AsgiApp | None = None
     ) -> None:
         self.settings = settings
-        paths = IdentityPaths(settings.key_path, settings.crt_path, settings.ca_crt_path)
-        self.custody = Custody(paths, settings.crl_path, settings.node)
+        self.custody = self._take_custody()
         self.limits = Limits(
             max_exchanges=settings.max_exchanges,
             heartbeat_interval=settings.heartbeat_interval_s,
@@ -262,6 +261,12 @@ class Node(ABC):
         """Return what a hook is told of the peer."""
         settings = self.settings
         return PeerContext(pipe, self._loop, settings.request_timeout_s, settings.max_body_bytes)
+
+    def _take_custody(self) -> Custody:
+        """Read the identity of this node, and watch over it."""
+        settings = self.settings
+        paths = IdentityPaths(settings.key_path, settings.crt_path, settings.ca_crt_path)
+        return Custody(paths, settings.crl_path, settings.node)
 
     def _make(self, field: str) -> Any:
         """Make an object of the class that a setting names."""

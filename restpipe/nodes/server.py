@@ -18,7 +18,7 @@ from restpipe.nodes.registry import Registry
 from restpipe.nodes.relay import Relay
 from restpipe.nodes.resolver import CachedResolver
 from restpipe.pipe import Incoming, Pipe, PipeEnd, Serve
-from restpipe.transport.carrier import Carrier
+from restpipe.transport.carrier import Carrier, Listener
 from restpipe.transport.grpc_server import NOT_ALLOWED, PipeListener
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
@@ -73,7 +73,7 @@ class ServerNode(Node):
         self._events: Any = (
             self._make("connection_events") if settings.connection_events else ServerConnectionStateEvents()
         )
-        self._listener = PipeListener(self.identity, self.limits, self._accept)
+        self._listener = self._make_listener()
         self._listener.revocations = self.custody.revocations
         self._listener.allowed = NamePatterns(settings.allowed_clients)
         # Pipes that were succeeded by others, and finish what they have in flight.
@@ -129,6 +129,10 @@ class ServerNode(Node):
         await asyncio.gather(self._listener.stop(grace + CLOSE_PATIENCE), *(pipe.drain(grace) for pipe in self.pipes))
         self._stop_idling()
         await super().stop(grace)
+
+    def _make_listener(self) -> Listener:
+        """Make what accepts connections."""
+        return PipeListener(self.identity, self.limits, self._accept)
 
     async def _accept(self, carrier: Carrier) -> None:
         """Run the pipe of a new connection until it ends."""

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from restpipe.identity.files import Identity
+from restpipe.identity.names import NamePatterns
+from restpipe.identity.revocation import Revocations
+
 
 class CarrierLostError(Exception):
     """The carrier ended, and a frame may not have arrived. The message is the cause in one line."""
@@ -51,3 +55,31 @@ class Carrier(Protocol):
 
     async def close(self) -> None:
         """End the carrier. What was written before arrives if the peer reads it within a second."""
+
+
+class Listener(Protocol):
+    """Accepts connections, and makes carriers of them.
+
+    Attributes:
+        revocations: clients whose certificates are revoked are refused.
+        allowed: clients of other names are refused.
+    """
+
+    revocations: Revocations
+    allowed: NamePatterns
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; return the port, which is chosen where `port` is 0.
+
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+
+    def replace(self, identity: Identity) -> None:
+        """Show another identity to those who connect from now on, and trust its CAs; pipes go on."""
+
+    async def drain(self) -> None:
+        """Accept no new connections."""
+
+    async def stop(self, grace: float) -> None:
+        """Wait for at most `grace` seconds until all connections have ended, and end them."""

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,24 @@ def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_st
     reader.try_console(block("console", "/files//hello.txt"))
     client.end()
     server.end()
+
+
+def test_tests_of_ones_own_pass_as_they_stand(tmp_path: Path) -> None:
+    for name, content in (("mine", "class Handler(ClientEventHandler)"), ("test_mine", "restpipe_join")):
+        (tmp_path / f"{name}.py").write_text(block("python", content))
+        assert f"`{name}.py`" in TEXT
+    options = ("-p", "no:cacheprovider", "-W", "error", "-o", "asyncio_default_fixture_loop_scope=function")
+    done = subprocess.run(
+        [sys.executable, "-m", *block("sh", "pytest test_mine.py").split(), *options],
+        cwd=tmp_path,
+        env=clean_environment(PYTHONDONTWRITEBYTECODE="1"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
 
 
 def test_nodes_in_programs_of_ones_own_work_as_they_stand(tmp_path: Path) -> None:
