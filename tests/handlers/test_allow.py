@@ -10,7 +10,8 @@ from joined import joined
 from restpipe import ClientEventHandler, allow
 from restpipe.exceptions import ForbiddenError, WrongVerbError
 from restpipe.handlers.events import EventTable
-from restpipe.handlers.files import WritableFileServer
+from restpipe.handlers.files import FileServer, WritableFileServer
+from restpipe.identity.names import NamePatterns
 
 CALLER = "client"
 
@@ -148,6 +149,25 @@ async def test_a_file_server_of_ones_own_has_its_rules(tmp_path: Path) -> None:
             with pytest.raises(ForbiddenError):
                 await nodes.call(verb, "files", "a")
     assert (tmp_path / "a").read_text() == "of a"
+
+
+def test_what_the_handlers_have_no_rule_for_is_under_that_of_the_node(tmp_path: Path) -> None:
+    class Open(ClientEventHandler):
+        async def get_open(self, ctx: Any, post_data: Any) -> None: ...
+
+        @allow("office")
+        async def get_own(self, ctx: Any, post_data: Any) -> None: ...
+
+    table = EventTable(Open(), FileServer(tmp_path))
+
+    def rules() -> dict[str, list[str]]:
+        return {event.noun: list(event.allow) for event in table.manifest}
+
+    assert rules() == {"open": [], "own": ["office"], "files": []}
+    table.restrict(NamePatterns(["shop-*"]))
+    assert rules() == {"open": ["shop-*"], "own": ["office"], "files": ["shop-*"]}
+    table.restrict(None)
+    assert rules() == {"open": [], "own": ["office"], "files": []}
 
 
 def test_the_manifest_says_whom_each_event_is_for() -> None:

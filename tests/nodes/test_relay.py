@@ -19,7 +19,7 @@ from restpipe.nodes.registry import Registry
 from restpipe.nodes.relay import PassedKeys
 from restpipe.nodes.server import ServerNode
 from restpipe.pipe import Pipe
-from restpipe_pb.v1.pipe_pb2 import Caller, Request
+from restpipe_pb.v1.pipe_pb2 import Caller, Goaway, Request
 
 PIECE = bytes(16 * 1024)
 # What may be on its way from end to end: the windows and the queues of two pipes.
@@ -404,6 +404,28 @@ async def test_a_policy_that_is_taken_back_cuts_what_is_under_way_and_refuses_wh
             await nodes.handler.cancelled.wait()
         assert outcome(await nodes.get("value")) == (403, "253", "no")
         nodes.server.reload(lambda: nodes.server.settings.model_copy(update={"relay": ("beta>*",)}))
+        assert (await nodes.get("value")).json() == {"value": 1}
+
+
+async def test_whom_a_client_serves_can_change_while_it_runs(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes, web_of(nodes.server) as of_server:
+        nodes.far.reload(lambda: nodes.far.settings.model_copy(update={"allow": ("beta",)}))
+        assert outcome(await of_server.get("/client/alpha/value")) == (403, "253", "no")
+        assert (await of_server.get("/client/alpha/servers")).status_code == 200
+        assert (await nodes.get("value")).status_code == 200
+        nodes.far.reload(lambda: nodes.far.settings.model_copy(update={"allow": ("*",)}))
+        assert (await of_server.get("/client/alpha/value")).status_code == 200
+
+
+async def test_a_client_that_is_not_allowed_any_more_is_cut_and_comes_back_when_it_is(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        (pipe,) = nodes.far.pipes
+        nodes.server.reload(lambda: nodes.server.settings.model_copy(update={"allowed_clients": ("beta",)}))
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait({pipe.ended})
+        assert pipe.ended.result().reason == Goaway.FORBIDDEN
+        assert outcome(await nodes.get("value", headers={"Prefer": "wait=0"})) == (503, "245", "no")
+        nodes.server.reload(lambda: nodes.server.settings.model_copy(update={"allowed_clients": ("*",)}))
         assert (await nodes.get("value")).json() == {"value": 1}
 
 
