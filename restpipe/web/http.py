@@ -180,6 +180,8 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             parsed = httptools.parse_url(url)
             raw_path, query = parsed.path, parsed.query or b""
+            if parsed.host:
+                self._name_host(parsed.host if parsed.port is None else b"%b:%d" % (parsed.host, parsed.port))
         path = raw_path.decode("ascii")
         version = parser.get_http_version()
         self.scope = {
@@ -219,6 +221,14 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+
+    def _name_host(self, host: bytes) -> None:
+        """Have a target in absolute form say the host, whatever `Host` says (RFC 9112 section 3.2.2)."""
+        said = [number for number, (name, _) in enumerate(self.headers) if name == b"host"]
+        if not said:
+            self.headers.append((b"host", host))
+        elif len(said) == 1:
+            self.headers[said[0]] = (b"host", host)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: App) -> None:
         # Nothing but the connection keeps it: the server waits for connections, and asyncio is spared a callback.

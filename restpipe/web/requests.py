@@ -68,6 +68,8 @@ class Asked:
                 self.length = _number(value, "Content-Length")
                 self.has_body = self.length > 0
             elif name == b"transfer-encoding":
+                if value.lower() != b"chunked":  # RFC 9112 section 6.1; nobody would know that the body is compressed
+                    raise BadRequestError(f"Transfer-Encoding: {value.decode('latin-1')!a} is not understood")
                 self.has_body = True
             elif name == b"expect":
                 self.expects = value.lower() == b"100-continue"
