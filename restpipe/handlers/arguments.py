@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from restpipe.exceptions import BadArgumentsError, BadBodyError, ConfigError
 from restpipe.handlers import payload
@@ -18,7 +19,12 @@ from restpipe.handlers.uploads import OpenBody, opener_of
 from restpipe_pb.v1.pipe_pb2 import Argument, Parameter
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_TEXT_SCHEMA = '{"type": "string"}'
+_PLACES: dict[inspect._ParameterKind, Argument.Place.ValueType] = {
+    inspect.Parameter.POSITIONAL_ONLY: Argument.PATH,
+    inspect.Parameter.VAR_POSITIONAL: Argument.PATH,
+    inspect.Parameter.KEYWORD_ONLY: Argument.QUERY,
+    inspect.Parameter.VAR_KEYWORD: Argument.QUERY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class _Argument:
         adapter: converts text, None where the method takes text.
         structured: it may be a model, a list and the like, which is given as JSON.
         repeats: it may be a list, which is given as a repeated query parameter, too.
-        required: it has no default.
+        default: as in the method.
         kind: as in the method.
     """
 
@@ -38,8 +44,18 @@ class _Argument:
     adapter: "TypeAdapter[Any] | None"
     structured: bool
     repeats: bool
-    required: bool
+    default: Any
     kind: inspect._ParameterKind
+
+    @property
+    def variadic(self) -> bool:
+        """Whether it takes any number of arguments."""
+        return self.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+    @property
+    def required(self) -> bool:
+        """Whether the method cannot be called without it."""
+        return self.default is inspect.Parameter.empty and not self.variadic
 
     def convert(self, text: str, name: str) -> Any:
         """Convert text, of the argument that the caller knows by `name`.
@@ -76,9 +92,17 @@ class _Argument:
 
     def describe(self) -> Argument:
         """Describe it for the manifest."""
-        schema = _TEXT_SCHEMA if self.adapter is None else json.dumps(self.adapter.json_schema())
-        variadic = self.kind is inspect.Parameter.VAR_POSITIONAL
-        return Argument(name=self.name, schema=schema, required=self.required, variadic=variadic)
+        schema: dict[str, Any] = {"type": "string"} if self.adapter is None else self.adapter.json_schema()
+        if self.default not in (None, inspect.Parameter.empty):
+            with contextlib.suppress(PydanticSerializationError, ValueError):
+                schema["default"] = to_jsonable_python(self.default)
+        return Argument(
+            name=self.name,
+            schema=json.dumps(schema),
+            required=self.required,
+            variadic=self.variadic,
+            place=_PLACES.get(self.kind, Argument.ANYWHERE),
+        )
 
 
 class Arguments:
@@ -89,6 +113,8 @@ class Arguments:
 
     Attributes:
         open_body: opens the body as the stream that the method reads; None where it takes the body whole.
+        described: what the URL may say, for the manifest.
+        body_schema: JSON Schema of the body, "" where the method takes any.
 
     Raises:
         ConfigError: it does not take context and body, or a type cannot be converted to.
@@ -118,9 +144,8 @@ class Arguments:
             if argument.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         }
         self._required = [argument for argument in arguments if argument.required]
-        self.described = [
-            argument.describe() for argument in arguments if argument.kind is not inspect.Parameter.VAR_KEYWORD
-        ]
+        self.described = [argument.describe() for argument in arguments]
+        self.body_schema = "" if self._body is None else json.dumps(self._body.json_schema())
 
     def bind(self, positional: Sequence[str], query: Sequence[Parameter]) -> tuple[list[Any], dict[str, Any]]:
         """Return what the method is called with, after context and body.
@@ -191,13 +216,12 @@ class Arguments:
         untyped = annotation in (inspect.Parameter.empty, Any, str)
         adapter = None if untyped else _adapter(method, parameter.name, annotation)
         types = set() if adapter is None else _types(adapter.json_schema())
-        variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         return _Argument(
             name=parameter.name,
             adapter=adapter,
             structured=bool(types & {"object", "array"}),
             repeats="array" in types,
-            required=parameter.default is inspect.Parameter.empty and not variadic,
+            default=parameter.default,
             kind=parameter.kind,
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 from restpipe.exceptions import ConfigError, ForbiddenError, NoHandlerError, WrongVerbError
 from restpipe.handlers.arguments import Arguments
 from restpipe.handlers.base import ALLOW, AT_MOST_ONCE, ClientEventHandler, EventHandler, ServerEventHandler
+from restpipe.handlers.described import answer_of
 from restpipe.identity.names import NamePatterns
 from restpipe.stats import handled_count, handled_timing
 from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
@@ -33,7 +34,7 @@ class HandlerEvent:
         timing: name of its timing.
     """
 
-    __slots__ = ("allow", "arguments", "count", "in_loop", "method", "noun", "rule", "timing", "verb")
+    __slots__ = ("_answer", "allow", "arguments", "count", "in_loop", "method", "noun", "rule", "timing", "verb")
 
     def __init__(self, verb: str, noun: str, method: Callable[..., Any]) -> None:
         self.verb = verb
@@ -48,6 +49,7 @@ class HandlerEvent:
             )
         )
         self.arguments = Arguments(method)
+        self._answer = answer_of(method)
         self.rule = self.allow = _rule_of(method, f"{verb}_{noun}")
         self.count = handled_count(f"{verb}_{noun}")
         self.timing = handled_timing(f"{verb}_{noun}")
@@ -62,6 +64,9 @@ class HandlerEvent:
             at_most_once=getattr(self.method, AT_MOST_ONCE, False),
             streams_body=self.arguments.open_body is not None,
             allow=self.allow.patterns if self.allow is not None else (),
+            body_schema=self.arguments.body_schema,
+            answer=self._answer,
+            deprecated=str(getattr(self.method, "__deprecated__", "")),  # PEP 702
         )
 
     def refuse(self, caller: str) -> ForbiddenError:

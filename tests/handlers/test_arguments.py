@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from restpipe.exceptions import BadArgumentsError, BadBodyError, ConfigError
 from restpipe.handlers.arguments import Arguments
 from restpipe.handlers.payload import NOTHING, PostData
-from restpipe_pb.v1.pipe_pb2 import Parameter
+from restpipe_pb.v1.pipe_pb2 import Argument, Parameter
 
 
 class Colour(enum.Enum):
@@ -454,9 +454,17 @@ def test_arguments_are_described_for_the_peer() -> None:
         ("b", False, False),
         ("c", False, True),
         ("d", False, False),
+        ("e", False, True),
+    ]
+    assert [each.place for each in described] == [
+        Argument.ANYWHERE,
+        Argument.ANYWHERE,
+        Argument.PATH,
+        Argument.QUERY,
+        Argument.QUERY,
     ]
     schemas = [json.loads(each.schema) for each in described]
     assert schemas[0] == {"type": "integer"}
-    assert schemas[1] == {"type": "string"}
+    assert schemas[1] == {"type": "string", "default": ""}
     assert schemas[2]["enum"] == ["red", "blue"]
     assert schemas[3]["anyOf"][1] == {"type": "null"}

@@ -285,6 +285,9 @@ class Event(_message.Message):
     AT_MOST_ONCE_FIELD_NUMBER: _builtins.int
     STREAMS_BODY_FIELD_NUMBER: _builtins.int
     ALLOW_FIELD_NUMBER: _builtins.int
+    BODY_SCHEMA_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    DEPRECATED_FIELD_NUMBER: _builtins.int
     verb: _builtins.str
     """Lower case: "get", "post", "put", "delete", "patch", "head"."""
     noun: _builtins.str
@@ -295,11 +298,19 @@ class Event(_message.Message):
     """The event must not be repeated by a caller that does not know whether it ran."""
     streams_body: _builtins.bool
     """It reads its body as it arrives, of any length; other events are given theirs whole, up to a limit of the node's."""
+    body_schema: _builtins.str
+    """JSON Schema of the body, as JSON text: the event takes JSON. Empty where it takes none, or any."""
+    deprecated: _builtins.str
+    """Why callers should no longer use the event. Empty: they may."""
     @_builtins.property
     def arguments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Argument]: ...
     @_builtins.property
     def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the callers that may call it, or shell patterns of names: `*`, `?`, `[a-c]`, `[!a-c]`. None: everyone may."""
+
+    @_builtins.property
+    def answer(self) -> Global___Content:
+        """What the event answers with where it succeeds. Unset where that is not known."""
 
     def __init__(
         self,
@@ -311,30 +322,84 @@ class Event(_message.Message):
         at_most_once: _builtins.bool = ...,
         streams_body: _builtins.bool = ...,
         allow: _abc.Iterable[_builtins.str] | None = ...,
+        body_schema: _builtins.str = ...,
+        answer: Global___Content | None = ...,
+        deprecated: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "arguments", b"arguments", "at_most_once", b"at_most_once", "doc", b"doc", "noun", b"noun", "streams_body", b"streams_body", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "answer", b"answer", "arguments", b"arguments", "at_most_once", b"at_most_once", "body_schema", b"body_schema", "deprecated", b"deprecated", "doc", b"doc", "noun", b"noun", "streams_body", b"streams_body", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
+class Content(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    STREAMED_FIELD_NUMBER: _builtins.int
+    content_type: _builtins.str
+    """As in Response. Empty: there is no body."""
+    schema: _builtins.str
+    """JSON Schema of the body, as JSON text, where it is JSON. Empty: it may be any."""
+    streamed: _builtins.bool
+    """It is produced piece by piece."""
+    def __init__(
+        self,
+        *,
+        content_type: _builtins.str = ...,
+        schema: _builtins.str = ...,
+        streamed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "schema", b"schema", "streamed", b"streamed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Content: _TypeAlias = Content  # noqa: Y015
+
+@_typing.final
 class Argument(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Place:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PlaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Argument._Place.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ANYWHERE: Argument._Place.ValueType  # 0
+        """Either of the others, as the caller likes."""
+        PATH: Argument._Place.ValueType  # 1
+        """Among the positional arguments of Request."""
+        QUERY: Argument._Place.ValueType  # 2
+        """In the query of Request, by its name."""
+
+    class Place(_Place, metaclass=_PlaceEnumTypeWrapper): ...
+    ANYWHERE: Argument.Place.ValueType  # 0
+    """Either of the others, as the caller likes."""
+    PATH: Argument.Place.ValueType  # 1
+    """Among the positional arguments of Request."""
+    QUERY: Argument.Place.ValueType  # 2
+    """In the query of Request, by its name."""
 
     NAME_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
     REQUIRED_FIELD_NUMBER: _builtins.int
     VARIADIC_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     schema: _builtins.str
     """JSON Schema of the argument's type, as JSON text."""
     required: _builtins.bool
     """Without it the event cannot be called."""
     variadic: _builtins.bool
-    """It takes every further positional argument."""
+    """It takes every further positional argument; in the query, every parameter that is no other argument's."""
+    place: Global___Argument.Place.ValueType
     def __init__(
         self,
         *,
@@ -342,10 +407,11 @@ class Argument(_message.Message):
         schema: _builtins.str = ...,
         required: _builtins.bool = ...,
         variadic: _builtins.bool = ...,
+        place: Global___Argument.Place.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "required", b"required", "schema", b"schema", "variadic", b"variadic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "place", b"place", "required", b"required", "schema", b"schema", "variadic", b"variadic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
