@@ -1,12 +1,8 @@
 """The web application of a node."""
 
-from collections.abc import Iterator
 from functools import partial
-from typing import Any
-from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
-from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from restpipe.exceptions import InternalError, NoHandlerError, WrongVerbError
@@ -15,20 +11,13 @@ from restpipe.nodes.client import ClientNode
 from restpipe.nodes.exchanges import Patience, PipeTo
 from restpipe.nodes.server import ServerNode
 from restpipe.version import __version__
+from restpipe.web.docs import add_docs
 from restpipe.web.door import Door
 from restpipe.web.gateway import App, Gateway, Route
 from restpipe.web.health import add_health
-from restpipe.web.openapi import PROBLEM_SCHEMA, event_paths
 from restpipe.web.problems import problem_response
 from restpipe.web.relayed import AskedOfClient, counting_both_ways
 from restpipe.web.status import add_status
-
-_DESCRIPTION = """
-The events that the other side of the pipe serves; the list changes as nodes come and go.
-
-The path is `{prefix}` and a noun. Arguments follow as a query, or by position after `//`: `cat?x=a&y=b` is `cat//a/b`.
-Every answer carries `X-Event-Return-Code`: 0 is success.
-"""
 
 
 def make_app(node: ServerNode | ClientNode, *, mounted: bool = False) -> App:
@@ -67,12 +56,10 @@ def make_app(node: ServerNode | ClientNode, *, mounted: bool = False) -> App:
 def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
     """Return the FastAPI application: the docs page, and what is no event."""
     prefix = "/client/NAME/" if isinstance(node, ServerNode) else "/server/"
-    app = FastAPIOffline(
+    app = FastAPI(
         title=f"RestPipe {node.settings.node} node {node.identity.name!r}",
         version=__version__,
-        description=_DESCRIPTION.format(prefix=prefix),
-        redoc_url=None,
-        swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": -1},
+        openapi_url=None,
     )
     add_health(app, node)
     add_status(app, node)
@@ -81,25 +68,7 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
         from restpipe.web.metrics import add_metrics
 
         add_metrics(app, node)
-    of_routes = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = {**of_routes()}
-        document["paths"] = {**document.get("paths", {})}
-        components = document["components"] = {**document.get("components", {})}
-        schemas = components["schemas"] = {**components.get("schemas", {}), "Problem": PROBLEM_SCHEMA}
-        document["tags"] = []
-        for tag, paths, its_schemas in _remote_events(node):
-            document["tags"].append(tag)
-            document["paths"] |= paths
-            schemas |= its_schemas
-        if node.settings.web_token.get_secret_value():
-            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-            document["security"] = [{"token": []}]
-        return document
-
-    # FastAPI's way to extend the document; this one changes as peers come and go.
-    app.openapi = openapi  # type: ignore[method-assign]
+    add_docs(app, node)
 
     async def no_such_page(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException) or error.status_code not in (404, 405):
@@ -114,21 +83,6 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
     app.add_exception_handler(HTTPException, no_such_page)
     app.add_exception_handler(Exception, no_such_page)
     return app
-
-
-def _remote_events(node: ServerNode | ClientNode) -> Iterator[tuple[dict[str, str], dict[str, Any], dict[str, Any]]]:
-    """Yield the tag, the path items and the schemas of each peer that is connected."""
-    # One for each name: a pipe that was succeeded by another, as certificates were replaced, lives on for a moment.
-    for pipe in {pipe.peer.name: pipe for pipe in node.pipes if pipe.available}.values():
-        name, hello = pipe.peer.name, pipe.ready.result()
-        prefix, tag = (
-            (f"/client/{quote(name, safe='')}/", name) if isinstance(node, ServerNode) else ("/server/", "server")
-        )
-        paths, schemas = event_paths(prefix, tag, hello.manifest)
-        description = f"{pipe.peer.address}, {hello.software}"
-        if pipe.forwards:
-            description += f". It passes every request below [`{prefix}`]({prefix}) on to an HTTP service."
-        yield {"name": tag, "description": description}, paths, schemas
 
 
 def _to_client(node: ServerNode) -> Route:

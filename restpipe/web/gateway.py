@@ -12,6 +12,7 @@ from restpipe.exceptions import (
     DeadlineError,
     EventError,
     InternalError,
+    NoHandlerError,
     UnauthorizedError,
 )
 from restpipe.handlers.dispatch import check_header
@@ -34,6 +35,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Finds the way to the peer that the first part of a path names, with the rest of the path.
 Route = Callable[[bytes], tuple[PipeTo, bytes]]
 
+_DOCUMENT = b"/openapi.json"
 _BODILESS = frozenset((204, 205, 304))
 # Has nginx pass on each piece as it comes, and no faster than its client reads: by itself it spools a gigabyte ahead.
 _UNBUFFERED = (b"x-accel-buffering", b"no")
@@ -111,6 +113,13 @@ class Gateway:
                 receive = upload.watch
             answer, attempts = await self._exchange(receive, pipe_to, asked, upload)
         except CallerGone:
+            return
+        except NoHandlerError as error:
+            # Unless the peer has such an event, or such a page behind it, this one is the node's own.
+            if scope["raw_path"].endswith(_DOCUMENT):
+                await self._app(scope, receive, send)
+            else:
+                await _send_problem(scope, send, error)
             return
         except EventError as error:
             await _send_problem(scope, send, error)

@@ -1,50 +1,118 @@
-"""The page that a browser shows of a node."""
+"""The pages that a browser shows of a node: from the node alone, and of use."""
 
 import re
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
 import pytest
+from e2e_browser import Browser, browser_command
 from e2e_curl import curl
 from e2e_processes import Node, Site
+
+HANDLER = '''
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from restpipe import ClientEventHandler
+
+
+class Order(BaseModel):
+    item: str
+    count: int = 1
+
+
+class Shop(ClientEventHandler):
+    async def get_cat(self, ctx, post_data, x: str, y: str = "there"):
+        """Join two texts."""
+        return {"cat": x + y}
+
+    def get_sum(self, ctx, post_data, *numbers: int) -> int:
+        """Add numbers."""
+        return sum(numbers)
+
+    async def post_order(self, ctx, order: Order) -> Order:
+        """Take an order."""
+        return order
+
+    async def put_file(self, ctx, body: AsyncIterator[bytes]):
+        """Take a file."""
+        return {"size": sum([len(piece) async for piece in body])}
+
+    def get_file(self, ctx, post_data) -> Path:
+        """Return a file."""
+        return Path(__file__).with_name("file.bin")
+'''
+FILE = bytes(range(256)) * 16
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Node]]:
-    with Site(tmp_path_factory.mktemp("docs")) as site:
-        server, client = site.pair()
-        server.wait_for("client client connected")
+    directory = tmp_path_factory.mktemp("docs")
+    (directory / "shop.py").write_text(HANDLER)
+    (directory / "file.bin").write_bytes(FILE)
+    with Site(directory) as site:
+        server = site.server()
+        client = site.client(server.pipe_port, name="shop", RP_EVENT_HANDLER_FQ_CLASS="shop.Shop")
+        server.wait_for("client shop connected")
         yield {"server": server, "client": client}
 
 
-@pytest.mark.parametrize("role", ["server", "client"])
-def test_the_docs_page_needs_nothing_from_any_other_host(nodes: dict[str, Node], role: str) -> None:
+@pytest.mark.parametrize(("role", "path"), [("server", "/docs"), ("server", "/docs/client/shop"), ("client", "/docs")])
+def test_a_page_needs_nothing_from_any_other_host(nodes: dict[str, Node], role: str, path: str) -> None:
     web = nodes[role].web
-    page = curl(f"{web}/docs")
+    page = curl(f"{web}{path}")
     assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    references = re.findall(r"""(?:src|href)=["']([^"']+)["']|url: *["']([^"']+)["']""", page.text)
-    links = {first or second for first, second in references}
-    assert len(links) >= 3  # a script, a style sheet, and the OpenAPI document
+    references = re.findall(r"""(?:src|href|data-document|data-list)=["']([^"']+)["']""", page.text)
+    links = {link for link in references if link != "data:,"}
+    assert len(links) >= 3  # a script, a style sheet, and a document
     for link in links:
-        url = urljoin(f"{web}/docs", link)
+        url = urljoin(f"{web}{path}", link)
         assert urlsplit(url).netloc == urlsplit(web).netloc
         assert curl(url).status == 200, url
     assert not re.search(r"https?://", page.text.replace(web, ""))
 
 
 @pytest.mark.parametrize(
-    ("role", "prefix", "own_result"), [("server", "/client/client/", "client"), ("client", "/server/", "server")]
+    ("role", "path", "nouns"),
+    [
+        ("server", "/client/shop/openapi.json", {"/cat", "/sum", "/sum//{numbers}", "/order", "/file"}),
+        ("client", "/openapi.json", {"/time", "/cat"}),
+    ],
 )
 def test_the_openapi_document_lists_the_events_of_the_other_side(
-    nodes: dict[str, Node], role: str, prefix: str, own_result: str
+    nodes: dict[str, Node], role: str, path: str, nouns: set[str]
 ) -> None:
     web = nodes[role].web
-    document = curl(f"{web}/openapi.json").json
-    assert document["openapi"].startswith("3.")
-    assert set(document["paths"]) == {f"{prefix}time", f"{prefix}cat"}
-    cat = document["paths"][f"{prefix}cat"]["get"]
-    assert [(each["name"], each["required"]) for each in cat["parameters"]] == [("x", True), ("y", True)]
+    document = curl(f"{web}{path}").json
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == nouns
+    cat = document["paths"]["/cat"]["get"]
+    assert [(each["name"], each["required"]) for each in cat["parameters"]] == [("x", True), ("y", role == "client")]
     assert cat["summary"] == "Join two texts."
     # What the page's "Try it out" sends.
-    tried = curl(f"{web}{prefix}cat?x=a&y=b", "-H", f"Origin: {web}", "-H", "Sec-Fetch-Site: same-origin")
-    assert tried.json == {f"result_from_{own_result}": "ab"}
+    prefix = document["servers"][0]["url"]
+    tried = curl(f"{web}{prefix}/cat?x=a&y=b", "-H", f"Origin: {web}", "-H", "Sec-Fetch-Site: same-origin")
+    assert "ab" in tried.json.values()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    command = browser_command()
+    if command is None:
+        pytest.skip("Chromium is not installed")
+    with Browser(command, tmp_path_factory.mktemp("browser")) as started:
+        yield started
+
+
+def test_the_docs_page_of_a_server_lists_clients_and_finds_them(nodes: dict[str, Node], browser: Browser) -> None:
+    with browser.open(f"{nodes['server'].web}/docs") as page:
+        page.wait_for("document.querySelectorAll('#list .event').length >= 6")
+        assert page.value("document.title") == "Clients - RestPipe server node server"
+        assert page.value("document.getElementById('count').textContent") == "1 connected"
+        assert page.value("document.querySelector('summary .name').textContent") == "shop"
+        page.value("search.value = 'nobody'; search.dispatchEvent(new Event('input'))")
+        page.wait_for("document.getElementById('count').textContent === '0 of 1 connected'")
+        page.wait_for("document.querySelectorAll('details').length === 0")
+        assert page.complaints == []

@@ -152,6 +152,12 @@ def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_st
     reader.try_console(block("console", "/ticks//2"))
     client.end()
 
+    (reader.site.directory / "till.py").write_text(block("python", "class Till(Client"))
+    client = reader.start(block("sh", "till.Till").strip())
+    client.wait_connected()
+    reader.try_console(block("console", "operationId"))
+    client.end()
+
     first, service = block("sh", "http.server").splitlines()
     reader.shell(first)
     reader.run(service).wait_for("Serving HTTP on")

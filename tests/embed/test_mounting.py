@@ -49,8 +49,10 @@ async def test_routes_of_an_application_call_clients_and_its_callers_have_the_re
         assert (answer.json(), answer.headers["x-event-return-code"]) == (5, "0")
         assert (await http.get("/pipe/client/alpha/sum//a%2Fb")).json()["title"] == "Arguments do not fit"
         assert (await http.get("/pipe/readyz")).json() == {"status": "ready"}
-        assert "/pipe/openapi.json" in (await http.get("/pipe/docs")).text
-        assert {"url": "/pipe"} in (await http.get("/pipe/openapi.json")).json()["servers"]
+        assert "/pipe/docs/clients.json" in (await http.get("/pipe/docs")).text
+        (listed,) = (await http.get("/pipe/docs/clients.json")).json()["clients"]
+        assert listed["document"] in (await http.get(listed["docs"])).text
+        assert (await http.get(listed["document"])).json()["servers"] == [{"url": "/pipe/client/alpha"}]
         assert (await http.get("/client/alpha/name")).json() == {"detail": "Not Found"}
 
 

@@ -419,14 +419,6 @@ async def test_a_handler_reaches_the_service_of_its_peer_too(identity_files: Pat
     assert notes.bodies == [b'{"n": 1}']
 
 
-async def test_the_docs_page_says_that_the_peer_passes_everything_on(identity_files: Path) -> None:
-    async with through(identity_files, Notes()) as (tunnel, _):
-        (tag,) = (await tunnel.http.get("/openapi.json")).json()["tags"]
-    assert tag["name"] == "alpha"
-    assert "/client/alpha/" in tag["description"]
-    assert "HTTP service" in tag["description"]
-
-
 async def test_what_is_longer_than_fits_a_message_comes_back_whole(identity_files: Path) -> None:
     body = bytes(3 * INLINE_BYTES)
     async with through(identity_files, Notes("HTTP/1.1 200 OK", f"Content-Length: {len(body)}", body=body)) as (
