@@ -35,7 +35,7 @@ class Reader:
     def __init__(self, site: Site) -> None:
         self.site = site
         self._others: list[Process] = []
-        self._ports = {usual: str(free_port()) for usual in ("8080", "8081", "1234", "9000")}
+        self._ports = {usual: str(free_port()) for usual in ("8080", "8081", "8082", "1234", "9000")}
         self._settings = {
             "RP_SERVER_CERT_PATH": str(site.directory / "var"),
             "RP_CLIENT_CERT_PATH": str(site.directory / "var"),
@@ -46,7 +46,7 @@ class Reader:
         }
 
     def translate(self, text: str) -> str:
-        return re.sub(r"\b(8080|8081|9000)\b", lambda found: self._ports[found[1]], text)
+        return re.sub(r"\b(8080|8081|8082|9000)\b", lambda found: self._ports[found[1]], text)
 
     def shell(self, script: str) -> str:
         done = subprocess.run(
@@ -132,7 +132,7 @@ def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_st
     once, as_json = block("sh", "restpipe status").splitlines()
     assert reader.shell(once).startswith("server node server  ready")
     assert '"role": "client"' in reader.shell(as_json)
-    reader.try_console(block("console", "restpipe call"))
+    reader.try_console(block("console", "restpipe call server"))
     for role in ("server", "client"):
         assert f"`restpipe check {role}`" in TEXT
         assert "would start" in reader.shell(f"restpipe check {role}")
@@ -176,6 +176,19 @@ def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_st
     client = reader.start(block("sh", "--files pub"))
     client.wait_connected()
     reader.try_console(block("console", "/files//hello.txt"))
+    client.end()
+    server.end()
+
+    (reader.site.directory / "policy.py").write_text(block("python", "RELAY ="))
+    assert "`policy.py`" in TEXT
+    server = reader.start(block("sh", "--config-module policy"))
+    reader.shell(block("sh", "ca issue till-1"))
+    client = reader.start("restpipe client")
+    caller = reader.start(block("sh", "--key till-1"))
+    client.wait_connected()
+    caller.wait_connected()
+    reader.try_console(block("console", "--node http://localhost:8082"))
+    caller.end()
     client.end()
     server.end()
 
