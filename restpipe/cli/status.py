@@ -106,12 +106,12 @@ class Watched:
         """Return what `/status` answers, with all peers that match."""
         document = self.ask(**query, limit=PAGE)
         peers: list[Any] = document["peers"]["list"]
-        offset = PAGE
-        while offset < document["peers"]["matching"]:
-            further = self.ask(**query, limit=PAGE, offset=offset)["peers"]["list"]
-            known = {peer["name"] for peer in peers}
-            peers += [peer for peer in further if peer["name"] not in known]  # they may have moved meanwhile
+        page, offset = list(peers), 0
+        while len(page) == PAGE:
             offset += PAGE
+            page = self.ask(**query, limit=PAGE, offset=offset)["peers"]["list"]
+            known = {peer["name"] for peer in peers}
+            peers += [peer for peer in page if peer["name"] not in known]  # they may have moved meanwhile
         return document
 
     def _told(self, response: http.client.HTTPResponse, body: bytes) -> dict[str, Any]:

@@ -346,7 +346,8 @@ class ClientNode(Node):
         self._log_failure(state, "cannot connect to the server anew, and stay with the pipe of before")
 
     def _log_failure(self, state: RetryCallState, what: str) -> None:
-        """Log a failed attempt, loudly where the cause is news."""
+        """Count and log a failed attempt, loudly where the cause is news."""
+        self.meter.failed_connects += 1
         error = state.outcome.exception() if state.outcome is not None else None
         expected = isinstance(error, ConnectError)
         cause = str(error) if expected else repr(error)

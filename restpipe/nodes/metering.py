@@ -7,7 +7,7 @@ asks.
 import asyncio
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterable, Container
 from itertools import chain
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from restpipe.exceptions import EventError
 from restpipe.handlers.events import VERBS
 from restpipe.nodes.exchanges import MakeRequest, Patience, PipeTo, Tried, exchange
 from restpipe.nodes.traffic import BOUNDS, Durations, DurationsByEvent, MeteredCarrier, Sample, Tally, Traffic
-from restpipe.pipe import Answer, Incoming, Pipe
+from restpipe.pipe import Answer, Incoming, Pipe, PipeEnd
 from restpipe.pipe.pipe import Serve
 from restpipe.pipe.request_ids import id_of_instance, request_id
 from restpipe.transport.carrier import Carrier
-from restpipe_pb.v1.pipe_pb2 import Request
+from restpipe_pb.v1.pipe_pb2 import Goaway, Request
 
 # Events that are counted by name; peers say what they serve, and so could say anything.
 MAX_EVENTS = 200
@@ -85,6 +85,8 @@ class Meter:
         durations: of exchanges, by side ("opened" or "served"), verb, event and outcome; None where they are not kept.
         repeats: attempts to have a request answered, beyond the first of each.
         connections: connections that were made.
+        failed_connects: attempts to connect that failed.
+        ended: pipes that have ended, by reason.
         traffic: of each pipe that has not ended.
         samples: of the last `HISTORY` seconds, each with its number in the sequence of what is remembered.
         sequence: number of what was remembered last.
@@ -97,6 +99,8 @@ class Meter:
         self.durations: DurationsByEvent | None = {} if durations else None
         self.repeats = 0
         self.connections = 0
+        self.failed_connects = 0
+        self.ended: Counter[int] = Counter()
         self.traffic: dict[Pipe, Traffic] = {}
         self.samples: deque[tuple[int, Sample]] = deque(maxlen=HISTORY)
         self.sequence = 0
@@ -151,9 +155,11 @@ class Meter:
         """Count what passes by a pipe, to its end."""
         self.traffic[pipe] = traffic
 
-        def ended(_: object) -> None:
+        def ended(end: asyncio.Future[PipeEnd]) -> None:
             del self.traffic[pipe]
             traffic.end(self._past)
+            reason = end.result().reason  # a newer peer may have others
+            self.ended[reason if reason in Goaway.Reason.values() else Goaway.UNSPECIFIED] += 1
 
         pipe.ended.add_done_callback(ended)
 

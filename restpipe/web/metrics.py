@@ -6,7 +6,7 @@ from itertools import accumulate
 from statistics import median
 
 from fastapi import FastAPI
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -18,6 +18,7 @@ from restpipe.nodes.client import ClientNode
 from restpipe.nodes.server import ServerNode
 from restpipe.nodes.traffic import BOUNDS
 from restpipe.version import __version__
+from restpipe_pb.v1.pipe_pb2 import Goaway
 
 _LE = (*map(str, BOUNDS), "+Inf")
 
@@ -26,6 +27,7 @@ def add_metrics(app: FastAPI, node: ServerNode | ClientNode) -> None:
     """Add `/metrics`."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(NodeCollector(node))
+    ProcessCollector(registry=registry)
 
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -73,6 +75,14 @@ class NodeCollector(Collector):
             "restpipe_connections", "Connections that were made; of a client all but the first are reconnects.",
             meter.connections,
         )  # fmt: skip
+        yield CounterMetricFamily(
+            "restpipe_connect_failures", "Attempts of a client to connect that failed.", meter.failed_connects
+        )
+        ended = CounterMetricFamily("restpipe_pipes_ended", "Pipes that have ended.", labels=("reason",))
+        for number, count in meter.ended.items():
+            name = Goaway.Reason.Name(Goaway.Reason.ValueType(number)).lower() if number else "lost"
+            ended.add_metric((name,), count)
+        yield ended
 
     def _now(self) -> Iterator[Metric]:
         node, pipes = self._node, self._node.pipes

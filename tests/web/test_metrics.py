@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from restpipe.nodes import metering
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.server import ServerNode
+from restpipe.pipe import PipeEnd
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
 COUNT = "restpipe_exchange_duration_seconds_count"
@@ -147,6 +148,26 @@ async def test_a_repeated_request_and_a_connection_anew_are_counted(site: Site) 
     assert response.headers["x-event-attempts"] == "2"
     told = await asked(site.at_client)
     assert (told.value("restpipe_repeats_total"), told.value("restpipe_connections_total")) == (1, 2)
+    assert told.value("restpipe_pipes_ended_total", reason="shutdown") == 1
+
+
+async def test_a_pipe_that_is_lost_and_attempts_that_fail_are_counted(site: Site) -> None:
+    (pipe,) = site.client.pipes
+    await site.server.stop(0)
+    await asyncio.wait({pipe.ended}, timeout=PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        while (told := await asked(site.at_client)).value("restpipe_connect_failures_total") < 2:
+            pass
+    assert sum(s.value for s in told.all if s.name == "restpipe_pipes_ended_total") == 1
+    assert told.value("process_resident_memory_bytes") > 1e6
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "lost"), (Goaway.TAKEOVER, "takeover"), (77, "lost")])
+async def test_pipes_that_ended_are_told_by_reasons_that_there_are(site: Site, number: int, name: str) -> None:
+    (pipe,) = site.client.pipes
+    pipe._end(PipeEnd(Goaway.Reason.ValueType(number), "over", by_peer=True))
+    await asyncio.wait({pipe.ended}, timeout=PATIENCE)
+    assert (await asked(site.at_client)).value("restpipe_pipes_ended_total", reason=name) == 1
 
 
 async def test_the_door_is_before_metrics_and_they_are_off_unless_asked_for(
