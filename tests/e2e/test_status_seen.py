@@ -55,7 +55,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         server, client = site.pair()
         server.wait_for("client client connected")
         bearer = ("-H", f"Authorization: Bearer {TOKEN}")
-        assert curl(f"{server.web}/client/client/time", *bearer).status == 200
+        assert curl(f"{server.web}/client/client/time", *bearer, "-H", "X-Request-ID: seen-1").status == 200
         evil = "".join(f"%{byte:02x}" for byte in EVIL.encode())
         assert curl(f"{server.web}/client/client/{evil}", *bearer).status == 404
         yield Nodes(site, server, client)
@@ -101,6 +101,7 @@ def test_a_browser_shows_it_below_a_path_with_the_token_and_runs_nothing_that_ca
     assert re.search(r'id="state" class="badge good">ready<', page)
     assert re.search(r'<th [^>]*role="rowheader"[^>]*>client</th>', page)
     assert "GET time" in page
+    assert ">seen-1<" in page
     assert "GET &lt;img src=x onerror=" in page
     assert "<img" not in page
     assert not re.search(r"CONSOLE.*(error|refused|violat)", browser.stderr, re.IGNORECASE), browser.stderr

@@ -77,7 +77,7 @@ const RECENT = [
   ["Peer", (event) => event.peer],
   ["Outcome", (event) => make("span", event.outcome, `outcome ${event.outcome === "done" ? "done" : "bad"}`)],
   ["Took", (event) => duration(event.seconds), "figure"],
-  ["Request id", (event) => event.request_id, "figure"],
+  ["Request id", (event) => event.request_id, "words"],
   ["Fault", (event) => event.fault, "words"],
 ];
 
