@@ -128,7 +128,7 @@ async def test_who_breaks_a_rule_loses_its_pipe_with_a_reason_and_nobody_else_do
     async with honest.attacked() as peer:
         await peer.send(*BREACHES[breach])
         reason = await goodbye_of(peer)
-    assert f"mallory broke the protocol: {reason}" in honest.server.output
+    await asyncio.to_thread(honest.server.wait_for, re.escape(f"mallory broke the protocol: {reason}"))
 
 
 @pytest.mark.parametrize("malformed", MALFORMED)

@@ -24,8 +24,8 @@ from restpipe.transport.memory import memory_pair
 from restpipe_pb.v1 import pipe_pb2
 from restpipe_pb.v1.pipe_pb2 import Envelope, Frame, Goaway, Hello
 
-# The nightly profile asks for more; the default of `ci` for all tests for less.
-EXAMPLES = max(2000, settings.default.max_examples if settings.default else 0)
+# Of each of the two tests. The nightly profile asks for more; that of `ci` for all tests for less.
+EXAMPLES = max(2000, settings.default.max_examples if settings.default else 0) // 2
 PATIENCE = 30.0
 FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 GREETING = Hello(revision=1, software="fuzz", initial_window=65536, max_exchanges=10, max_frame_bytes=65536)
@@ -89,6 +89,37 @@ def damage(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
 
 
 FRAMES = st.one_of(WELL_FORMED, WELL_FORMED, st.builds(damage, WELL_FORMED, CHANGES), st.binary(max_size=100))
+
+
+REQUESTS = st.builds(
+    lambda event, body, more, known, arguments: pipe_pb2.Request(
+        verb=event[0], noun=event[1], body=body, more=more, timeout_ms=60_000, arguments=arguments,
+        **({"body_length": len(body) + known} if known else {}),
+    ),
+    st.sampled_from([("post", "echo"), ("get", "lines"), ("get", "parts"), ("head", "parts")]),
+    BYTES, st.sampled_from([True, True, False]), st.integers(0, 1), st.lists(TEXTS, max_size=2),
+)  # fmt: skip
+# What a peer may say of its exchange that it opened a moment ago.
+SEQUELS = st.one_of(
+    st.builds(pipe_pb2.Chunk, data=BYTES, more=st.sampled_from([True, True, True, False])),
+    st.builds(pipe_pb2.Credit, bytes=UINT32),
+    messages("Cancel"),
+    messages("Response"),
+)
+EXCHANGES = st.lists(st.tuples(REQUESTS, st.lists(SEQUELS, max_size=4)), min_size=1, max_size=3)
+
+
+def plausible(exchanges: list[tuple[Any, list[Any]]], *, odd: bool) -> list[bytes]:
+    """Make frames of exchanges that begin well."""
+    frames = []
+    for number, (request, sequels) in enumerate(exchanges):
+        exchange_id = 2 * number + (1 if odd else 2)
+        frames.append(Frame(envelopes=[Envelope(exchange_id=exchange_id, request=request)]).SerializeToString())
+        for sequel in sequels:
+            kind = type(sequel).__name__.lower()
+            sealed = Envelope(exchange_id=exchange_id, **{kind: sequel})
+            frames.append(Frame(envelopes=[sealed]).SerializeToString())
+    return frames
 
 
 class Handler(ServerEventHandler):
@@ -171,8 +202,18 @@ def check(frames: list[bytes], *, dials: bool) -> None:
 RUNNER = asyncio.Runner()
 
 
+HELLO = Frame(envelopes=[Envelope(hello=GREETING)]).SerializeToString()
+
+
 @FUZZ
 @given(frames=st.lists(FRAMES, max_size=3), dials=st.booleans(), greeted=st.sampled_from([True, True, True, False]))
 def test_any_frames_lead_to_answers_or_to_the_documented_end(frames: list[bytes], dials: bool, greeted: bool) -> None:
-    greeting = [Frame(envelopes=[Envelope(hello=GREETING)]).SerializeToString()] if greeted else []
-    check(greeting + frames, dials=dials)
+    check([HELLO, *frames] if greeted else frames, dials=dials)
+
+
+@FUZZ
+@given(exchanges=EXCHANGES, frames=st.lists(FRAMES, max_size=1), dials=st.booleans())
+def test_exchanges_that_begin_well_lead_to_answers_or_to_the_documented_end(
+    exchanges: list[tuple[Any, list[Any]]], frames: list[bytes], dials: bool
+) -> None:
+    check([HELLO, *plausible(exchanges, odd=not dials), *frames], dials=dials)
