@@ -49,6 +49,10 @@ async def test_routes_of_an_application_call_clients_and_its_callers_have_the_re
         assert (answer.json(), answer.headers["x-event-return-code"]) == (5, "0")
         assert (await http.get("/pipe/client/alpha/sum//a%2Fb")).json()["title"] == "Arguments do not fit"
         assert (await http.get("/pipe/readyz")).json() == {"status": "ready"}
+        assert 'src="status.js"' in (await http.get("/pipe/")).text
+        assert (await http.get("/pipe/status.js")).status_code == 200
+        (peer,) = (await http.get("/pipe/status")).json()["peers"]["list"]
+        assert peer["name"] == "alpha"
         assert "/pipe/docs/clients.json" in (await http.get("/pipe/docs")).text
         (listed,) = (await http.get("/pipe/docs/clients.json")).json()["clients"]
         assert listed["document"] in (await http.get(listed["docs"])).text

@@ -29,6 +29,8 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"restpipe", "restpipe_pb"}
     assert {"restpipe_pb/py.typed", "restpipe/py.typed", "restpipe_pb/v1/pipe_pb2.pyi"} <= set(names)
+    # What the status page is made of.
+    assert {f"restpipe/web/pages/status.{kind}" for kind in ("html", "css", "js")} <= set(names)
 
 
 @pytest.mark.timeout(600)
