@@ -24,6 +24,7 @@ from restpipe.version import __version__
 from restpipe.web.documents import Document, Documents, document_of
 from restpipe.web.openapi import describe
 from restpipe.web.problems import problem_response
+from restpipe.web.relayed import paths_of_clients
 
 # Clients that an answer lists, unless it is asked for more or fewer; and at most.
 PAGE = 200
@@ -114,7 +115,8 @@ class _OfClientNode:
     async def document(self, request: Request) -> Response:
         pipe = await self._node.pipe_to_server(0)
         title = f"Server of RestPipe client node {self._node.identity.name!r}"
-        return _sent(await self._documents.of(pipe, title, f"{_root(request)}/server"), request)
+        root = _root(request)
+        return _sent(await self._documents.of(pipe, title, f"{root}/server", paths_of_clients(root)), request)
 
 
 class _OfServerNode:

@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any
 
 from restpipe.pipe import Pipe
@@ -15,6 +16,7 @@ from restpipe_pb.v1.pipe_pb2 import Event
 # Bytes of what is remembered of manifests.
 _MEMORY = 16 * 1024 * 1024
 
+NO_PATHS: Mapping[str, Any] = MappingProxyType({})
 _DESCRIPTION = """
 The path is `{prefix}` and a noun. Arguments follow as a query, or by position after `//`: `cat?x=a&y=b` is `cat//a/b`.
 Every answer carries `X-Event-Return-Code`: 0 is success. A failure is `application/problem+json`; `executed` says
@@ -46,13 +48,14 @@ class Documents:
         self._token = token
         self._parts: OrderedDict[bytes, asyncio.Future[bytes]] = OrderedDict()
 
-    async def of(self, pipe: Pipe, title: str, prefix: str) -> Document:
+    async def of(self, pipe: Pipe, title: str, prefix: str, paths: Mapping[str, Any] = NO_PATHS) -> Document:
         """Return the document of the peer at the other end of a pipe.
 
         Args:
             pipe: to the peer.
             title: of the document.
             prefix: of the routes of its events, such as "/server".
+            paths: items beside those of its events.
         """
         hello = pipe.ready.result()
         description = _DESCRIPTION.format(prefix=f"{prefix}/")
@@ -63,7 +66,7 @@ class Documents:
             "version": hello.software or "unknown",
             "description": description.strip(),
         }
-        return document_of(self.head(head, prefix), await self._part(hello.manifest))
+        return document_of(self.head(head, prefix), await self._part(hello.manifest, paths))
 
     def head(self, info: dict[str, str], prefix: str) -> dict[str, Any]:
         """Return what a document begins with."""
@@ -72,12 +75,14 @@ class Documents:
             head["security"] = [{"token": []}]
         return head | {"tags": [{"name": TAG}]}
 
-    async def _part(self, manifest: Sequence[Event]) -> bytes:
+    async def _part(self, manifest: Sequence[Event], paths: Mapping[str, Any]) -> bytes:
         """Return what follows the head. It may take long to make: a manifest fills a frame."""
-        key = _digest(*(event.SerializeToString() for event in manifest))
+        key = _digest(*(event.SerializeToString() for event in manifest), json.dumps(dict(paths)).encode())
         making = self._parts.get(key)
         if making is None:
-            making = self._parts[key] = asyncio.ensure_future(asyncio.to_thread(_make, list(manifest), self._token))
+            making = self._parts[key] = asyncio.ensure_future(
+                asyncio.to_thread(_make, list(manifest), paths, self._token)
+            )
             making.add_done_callback(lambda _: self._forget())
         self._parts.move_to_end(key)
         return await asyncio.shield(making)
@@ -99,8 +104,10 @@ def document_of(head: dict[str, Any], rest: bytes) -> Document:
     return Document(body, f'"{_digest(body).hex()}"')
 
 
-def _make(manifest: Sequence[Event], token: bool) -> bytes:
-    return json.dumps(describe(manifest, token=token)).encode()
+def _make(manifest: Sequence[Event], paths: Mapping[str, Any], token: bool) -> bytes:
+    document = describe(manifest, token=token)
+    document["paths"] |= paths
+    return json.dumps(document).encode()
 
 
 def _digest(*parts: bytes) -> bytes:

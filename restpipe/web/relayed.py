@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterable
+from typing import Any
 
 from restpipe.exceptions import NoHandlerError, PeerTooOldError
 from restpipe.handlers.calls import SERVER_TOO_OLD
+from restpipe.handlers.events import VERBS
 from restpipe.handlers.paths import decode
 from restpipe.nodes.exchanges import Exchange, MakeRequest, Patience, PipeTo
 from restpipe.pipe import Answer, Pipe
@@ -48,6 +50,31 @@ class AskedOfClient(Asked):
         waited = asyncio.get_running_loop().time() - self._asked_at
         request.wait_ms = min(max(0, round(1000 * (self.patience.connection - waited))), 2**32 - 1)
         return True
+
+
+def paths_of_clients(root: str) -> dict[str, Any]:
+    """Return the path item of what other clients serve, for the OpenAPI document of a client node.
+
+    Args:
+        root: of the node's web server.
+    """
+    responses = {status: {"$ref": f"#/components/responses/{status}"} for status in ("2XX", "4XX", "5XX")}
+    text = {"type": "string"}
+    item: dict[str, Any] = {
+        "servers": [{"url": root or "/"}],
+        "parameters": [
+            {"name": "client", "in": "path", "required": True, "description": "Its name.", "schema": text},
+            {"name": "noun", "in": "path", "required": True, "description": "Of its event.", "schema": text},
+        ],
+    }
+    for verb in VERBS[:-1]:  # all but HEAD, which follows from GET
+        item[verb] = {
+            "tags": ["other clients"],
+            "operationId": f"{verb}_client_event",
+            "summary": "Call another client through the server, if its operator permits that.",
+            "responses": responses,
+        }
+    return {"/client/{client}/{noun}": item}
 
 
 def counting_both_ways(exchange: Exchange) -> Exchange:

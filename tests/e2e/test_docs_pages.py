@@ -78,7 +78,7 @@ def test_a_page_needs_nothing_from_any_other_host(nodes: dict[str, Node], role: 
     ("role", "path", "nouns"),
     [
         ("server", "/client/shop/openapi.json", {"/cat", "/sum", "/sum//{numbers}", "/order", "/file"}),
-        ("client", "/openapi.json", {"/time", "/cat"}),
+        ("client", "/openapi.json", {"/time", "/cat", "/client/{client}/{noun}"}),
     ],
 )
 def test_the_openapi_document_lists_the_events_of_the_other_side(

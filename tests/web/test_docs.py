@@ -44,6 +44,21 @@ async def test_a_client_node_describes_the_events_of_its_server(identity_files: 
             assert (await http.get(f"{address}/value")).json() == {"value": 1}
 
 
+async def test_a_client_node_describes_the_way_to_other_clients(identity_files: Path) -> None:
+    async with (
+        running_server(identity_files, relay=("alpha>beta",)) as server,
+        running_client(identity_files, server.port) as client,
+        running_client(identity_files, server.port, "beta") as other,
+    ):
+        await connected(server, client)
+        await connected(server, other)
+        async with asgi_of(client) as http:
+            item = (await document_at(http, "/openapi.json"))["paths"]["/client/{client}/{noun}"]
+            assert set(item) == {"servers", "parameters", "get", "post", "put", "delete", "patch"}
+            address = item["servers"][0]["url"].rstrip("/")
+            assert (await http.get(f"{address}/client/beta/value")).json() == {"value": 1}
+
+
 async def test_a_client_node_that_is_not_connected_says_so(identity_files: Path) -> None:
     async with running_client(identity_files, 1) as client, asgi_of(client) as http:
         assert (await http.get("/docs")).status_code == 200
