@@ -119,22 +119,18 @@ class Page:
 
     def fill(self, field: str, text: str) -> None:
         """Replace the text of a field as if it were typed."""
+        self.wait_for(field)
         self.value(f"{{const field = {field}; field.focus(); field.select()}}")
         self._call("Input.insertText", text=text)
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until the page has drawn what was done to it."""
-        self.value("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))")
 
     def attach(self, field: str, content: str) -> None:
         """Choose a file of this content."""
+        self.wait_for(field)
         self.value(
             f"{{const field = {field}; const chosen = new DataTransfer();"
             f"chosen.items.add(new File([{json.dumps(content)}], 'file.txt')); field.files = chosen.files;"
             "field.dispatchEvent(new Event('change', {bubbles: true}))}"
         )
-        self.settle()
 
     def download(self, script: str, directory: Path) -> bytes:
         """Return the file that the browser downloads into an empty directory when a script runs."""

@@ -1,11 +1,13 @@
 """The pages that a browser shows of a node: from the node alone, and of use."""
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
-from e2e_browser import Browser, browser_command
+from e2e_browser import Browser, Page, browser_command
 from e2e_curl import curl
 from e2e_processes import Node, Site
 
@@ -116,3 +118,45 @@ def test_the_docs_page_of_a_server_lists_clients_and_finds_them(nodes: dict[str,
         page.wait_for("document.getElementById('count').textContent === '0 of 1 connected'")
         page.wait_for("document.querySelectorAll('details').length === 0")
         assert page.complaints == []
+
+
+def test_events_are_tried_out_on_the_docs_page(nodes: dict[str, Node], browser: Browser, tmp_path: Path) -> None:
+    with browser.open(f"{nodes['server'].web}/docs/client/shop") as page:
+        try_out(page, "get_cat", {"cat": "a/bü&there"}, x="a/bü&")
+        try_out(page, "get_sum-many", 6, numbers="1/2/3")
+        try_out(page, "post_order", {"item": "tea", "count": 2}, body='{"item": "tea", "count": 2}')
+        try_out(page, "put_file", {"size": 70_000}, file="x" * 70_000)
+        open_to_try(page, "get_file")
+        page.value(f"{block('get_file')}.querySelector('.execute').click()")
+        link = f"{block('get_file')}.querySelector('.live-responses-table a[download]')"
+        page.wait_for(link)
+        assert page.download(f"{link}.click()", tmp_path) == FILE
+        assert page.hosts == {urlsplit(nodes["server"].web).netloc}
+
+
+def block(operation: str) -> str:
+    return f"document.getElementById('operations-events-{operation}')"
+
+
+def open_to_try(page: Page, operation: str) -> None:
+    page.wait_for(block(operation))
+    page.value(f"{block(operation)}.querySelector('.opblock-summary-control').click()")
+    page.wait_for(f"{block(operation)}.querySelector('.execute')")
+
+
+def try_out(page: Page, operation: str, answer: object, *, file: str = "", body: str = "", **arguments: str) -> None:
+    """Try an event out as a user does, until the page shows this answer: it takes what is typed after a moment."""
+    open_to_try(page, operation)
+    for name, value in arguments.items():
+        page.fill(f"{block(operation)}.querySelector('tr[data-param-name=\"{name}\"] input')", value)
+    if body:
+        page.fill(f"{block(operation)}.querySelector('textarea')", body)
+    if file:
+        page.attach(f"{block(operation)}.querySelector('input[type=file]')", file)
+    shown = f"{block(operation)}.querySelector('.live-responses-table pre code')"
+    expected = json.dumps(json.dumps(answer, ensure_ascii=False).replace(" ", ""))
+    click = f"{block(operation)}.querySelector('.execute').click()"
+    page.wait_for(
+        f"(performance.now() > (window.next || 0) && (window.next = performance.now() + 500, {click}), {shown})"
+        f" && {shown}.textContent.replace(/\\s/g, '') === {expected}"
+    )
