@@ -104,10 +104,11 @@ def document_of(head: dict[str, Any], rest: bytes) -> Document:
     return Document(body, f'"{_digest(body).hex()}"')
 
 
-def _make(manifest: Sequence[Event], paths: Mapping[str, Any], token: bool) -> bytes:
-    document = describe(manifest, token=token)
-    document["paths"] |= paths
-    return json.dumps(document).encode()
+def _make(manifest: Sequence[Event], further: Mapping[str, Any], token: bool) -> bytes:
+    described = describe(manifest, token=token)
+    # Path by path: the encoder lets no other thread run meanwhile, that of the event loop included.
+    paths = (f"{json.dumps(path)}: {json.dumps(item)}" for path, item in (described["paths"] | further).items())
+    return f'{{"paths": {{{", ".join(paths)}}}, "components": {json.dumps(described["components"])}}}'.encode()
 
 
 def _digest(*parts: bytes) -> bytes:
