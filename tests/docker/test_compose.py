@@ -1,6 +1,6 @@
 """The image and the Compose stack: what their files promise, and, with an engine, that the stack runs and heals.
 
-The second half is slow and needs an engine and the ports 8080 to 8082: RESTPIPE_DOCKER_TESTS=1 pytest tests/docker
+The second half is slow and needs an engine: RESTPIPE_DOCKER_TESTS=1 pytest tests/docker
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -26,6 +28,7 @@ from restpipe.config import (
     ClientSettings,
     ServerSettings,
     TcpBind,
+    UnixBind,
     load_client_settings,
     load_server_settings,
     rows,
@@ -33,11 +36,17 @@ from restpipe.config import (
 from restpipe.identity import load_identity
 
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 COMPOSE_FILE = ROOT / "docker" / "compose.yaml"
 CLIENTS = ("alpha", "beta")
 NODES = ("server", *CLIENTS)
-SERVICES = ("certificates", *NODES)
+ONCE = ("certificates", "site")
+OF_OTHERS = ("nginx", "app", "prometheus")
+SERVICES = (*ONCE, *NODES, *OF_OTHERS)
+# Those that run and are not asked for by a profile.
+RUNNING = (*NODES, "nginx", "app")
+NETWORKS = {"server": {"alpha", "beta"}, "alpha": {"alpha"}, "beta": {"beta", "lan"}, "app": {"lan"}, "nginx": {"web"}}
 UID = 10001
 MOUNT = "/var/lib/restpipe"
 
@@ -45,10 +54,15 @@ MOUNT = "/var/lib/restpipe"
 # What the files say.
 
 
-def _services() -> dict[str, Any]:
-    """Return the services of the Compose file, variables replaced by their defaults, as where none is set."""
+def _document() -> dict[str, Any]:
+    """Return the Compose file, variables replaced by their defaults, as where none is set."""
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE_FILE.read_text())
-    services: dict[str, Any] = yaml.safe_load(text)["services"]
+    document: dict[str, Any] = yaml.safe_load(text)
+    return document
+
+
+def _services() -> dict[str, Any]:
+    services: dict[str, Any] = _document()["services"]
     return services
 
 
@@ -80,11 +94,12 @@ def _settings(name: str, monkeypatch: pytest.MonkeyPatch) -> ServerSettings | Cl
         if variable.startswith(("RP_", "BIND_")) or variable == "DEBUG":
             monkeypatch.delenv(variable)
     for variable, value in _services()[name]["environment"].items():
-        monkeypatch.setenv(variable, value)
+        # The directory of the image is not here.
+        monkeypatch.setenv(variable, str(ROOT) if variable == "RP_FILES" else value)
     return load_server_settings() if name == "server" else load_client_settings()
 
 
-def test_there_are_one_server_and_two_clients_and_their_certificates() -> None:
+def test_there_are_a_server_behind_nginx_and_two_clients_and_what_they_need() -> None:
     services = _services()
     assert sorted(services) == sorted(SERVICES)
     assert services["server"]["command"] == ["server"]
@@ -93,10 +108,10 @@ def test_there_are_one_server_and_two_clients_and_their_certificates() -> None:
 
 def test_every_service_runs_the_one_image_that_one_of_them_builds() -> None:
     services = _services()
-    assert {service["image"] for service in services.values()} == {"restpipe"}
+    assert {services[name]["image"] for name in (*ONCE, *NODES)} == {"restpipe"}
     # Several that build the same tag get into each other's way.
     built = {name: service["build"] for name, service in services.items() if "build" in service}
-    assert list(built) == ["certificates"]
+    assert list(built) == ["certificates", "app"]
     build = built["certificates"]
     assert (COMPOSE_FILE.parent / build["context"] / build["dockerfile"]).resolve() == DOCKERFILE
 
@@ -108,17 +123,34 @@ def test_a_service_has_no_privileges_and_writes_to_its_volumes_alone(name: str) 
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert [entry.partition(":")[0] for entry in service["tmpfs"]] == ["/tmp"]
-    assert not {"privileged", "cap_add", "user", "pid", "ipc", "devices"} & service.keys()
+    assert not {"privileged", "cap_add", "pid", "ipc", "devices"} & service.keys()
     assert service.get("network_mode", "none") == "none"
+    assert "networks" in service or "network_mode" in service
+    # The user of the nodes, who owns the socket.
+    assert service.get("user", f"{UID}:{UID}") == f"{UID}:{UID}"
 
 
-def test_ports_are_published_on_loopback_alone() -> None:
+def test_ports_are_published_on_loopback_alone_and_of_no_node() -> None:
     published = {name: service["ports"] for name, service in _services().items() if "ports" in service}
-    assert published == {
-        "server": ["127.0.0.1:8080:8080"],
-        "alpha": ["127.0.0.1:8081:8081"],
-        "beta": ["127.0.0.1:8082:8081"],
-    }
+    assert published == {"nginx": ["127.0.0.1:8080:8080"], "prometheus": ["127.0.0.1:9090:9090"]}
+    assert _services()["prometheus"]["profiles"] == ["prometheus"]
+
+
+def test_each_client_is_on_a_network_of_its_own_that_leads_nowhere_else() -> None:
+    services = _services()
+    assert {name: set(services[name]["networks"]) for name in NETWORKS} == NETWORKS
+    internal = {name for name, network in _document()["networks"].items() if network and network["internal"]}
+    assert internal == {"alpha", "beta", "lan"}
+
+
+def test_prometheus_is_told_of_what_nginx_offers_it() -> None:
+    scrape = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yaml").read_text())
+    (target,) = scrape["scrape_configs"][0]["static_configs"][0]["targets"]
+    host, _, port = target.partition(":")
+    services = _services()
+    assert set(services[host]["networks"]) & set(services["prometheus"]["networks"])
+    assert f"listen {port};" in (ROOT / "docker/nginx/nginx.conf").read_text()
+    assert not any(port in published for published in services[host]["ports"])
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -129,14 +161,19 @@ def test_a_node_is_told_nothing_but_settings_that_it_has(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_a_node_starts_listens_where_its_port_leads_and_has_a_token(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    service, settings = _services()[name], _settings(name, monkeypatch)
-    assert isinstance(settings.web_bind, TcpBind)
-    (port,) = service["ports"]
-    assert str(settings.web_bind.port) == port.rpartition(":")[2] == service["healthcheck"]["test"][2]
-    assert service["healthcheck"]["test"][3:] == []
-    assert not settings.web_bind.is_loopback
-    assert settings.web_token.get_secret_value() == "dev"
+def test_a_node_starts_and_listens_where_nobody_reaches_it_and_its_check_does(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, bind = _services()[name], _settings(name, monkeypatch).web_bind
+    if name == "server":
+        assert isinstance(bind, UnixBind)
+        assert f"web:{bind.path.parent}" in service["volumes"]
+        assert f"web:{bind.path.parent}" in _services()["nginx"]["volumes"]
+    else:
+        assert isinstance(bind, TcpBind)
+        assert bind.is_loopback
+    place = str(bind.path) if isinstance(bind, UnixBind) else str(bind.port)
+    assert service["healthcheck"]["test"][2:] == [place]
 
 
 @pytest.mark.parametrize("name", CLIENTS)
@@ -152,7 +189,9 @@ def test_a_client_dials_the_server_by_its_service_name(name: str, monkeypatch: p
 def test_a_node_waits_for_the_certificates_and_reads_them_without_the_key_of_the_ca(name: str) -> None:
     services = _services()
     assert services[name]["depends_on"]["certificates"] == {"condition": "service_completed_successfully"}
-    assert services[name]["volumes"] == [f"identities:{MOUNT}:ro"]
+    assert [volume for volume in services[name]["volumes"] if volume.startswith(("ca:", "identities:"))] == [
+        f"identities:{MOUNT}:ro"
+    ]
     # The CA's key is made in the working directory of the image.
     assert services["certificates"]["volumes"] == ["ca:/work", f"identities:{MOUNT}"]
     assert _arguments(_stages()[-1], "WORKDIR") == ["/work"]
@@ -217,7 +256,7 @@ def test_the_image_runs_restpipe_as_a_user_of_its_own() -> None:
     assert "RUN" not in names[names.index("USER") :]
     # Volumes inherit the owner of the directory that they are mounted at.
     (setup,) = _arguments(final, "RUN")
-    assert f"--owner={UID} --group={UID} {MOUNT} /work" in setup
+    assert f"--owner={UID} --group={UID} {MOUNT} /run/restpipe-server /srv/files /work" in setup
 
 
 def test_the_image_names_the_ports_that_nodes_listen_on_by_default() -> None:
@@ -249,7 +288,6 @@ def test_the_build_sees_all_that_the_wheel_is_made_from_and_nothing_else() -> No
 # What the stack does.
 
 PROJECT = f"restpipe-test-{os.getpid()}"
-TOKEN = ("-H", "Authorization: Bearer dev")
 # Seconds; reached only where a test fails.
 PATIENCE = 90
 
@@ -271,8 +309,12 @@ def _compose() -> tuple[str, ...]:
     return ("docker-compose",)
 
 
+def _project() -> tuple[str, ...]:
+    return (*_compose(), "-p", PROJECT, "-f", str(COMPOSE_FILE))
+
+
 def _stack(*arguments: str, patience: float = PATIENCE) -> str:
-    return _run(*_compose(), "-p", PROJECT, "-f", str(COMPOSE_FILE), *arguments, patience=patience)
+    return _run(*_project(), *arguments, patience=patience)
 
 
 def _container(service: str) -> str:
@@ -297,7 +339,11 @@ def _exec(service: str, command: str, *, check: bool = True) -> str:
 
 
 def _curl(url: str, *options: str) -> Any:
-    return json.loads(_run("curl", "-sS", "--noproxy", "*", *TOKEN, *options, url))
+    return json.loads(_run("curl", "-sS", "--noproxy", "*", *options, _url(url)))
+
+
+def _url(path: str) -> str:
+    return f"http://localhost:{os.environ['RESTPIPE_PORT']}{path}"
 
 
 @pytest.fixture(scope="module")
@@ -307,36 +353,109 @@ def stack() -> Iterator[None]:
         pytest.skip("slow: set RESTPIPE_DOCKER_TESTS=1 to run the Compose stack")
     if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         pytest.skip("no Docker engine answers here")
-    try:
-        _stack("up", "--build", "--detach", patience=600)
-        _wait_for_health("healthy", *NODES)
-        yield
-    finally:
-        _stack("down", "--volumes")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESTPIPE_PORT", str(port))
+        try:
+            _stack("up", "--build", "--detach", patience=600)
+            _wait_for_health("healthy", *RUNNING)
+            yield
+        finally:
+            _stack("down", "--volumes")
     for kind in (("ps", "-a"), ("volume", "ls"), ("network", "ls")):
         assert _run("docker", *kind, "-q", f"--filter=label=com.docker.compose.project={PROJECT}") == ""
 
 
 @with_an_engine
-@pytest.mark.parametrize(
-    ("url", "answer"),
-    [
-        ("http://localhost:8081/server/cat//hello%20/world", {"result_from_server": "hello world"}),
-        ("http://localhost:8082/server/cat//hello%20/world", {"result_from_server": "hello world"}),
-        ("http://localhost:8080/client/alpha/cat//hello%20/world", {"result_from_client": "hello world"}),
-        ("http://localhost:8080/client/beta/cat//hello%20/world", {"result_from_client": "hello world"}),
-    ],
-)
-def test_events_travel_both_ways_through_the_containers(stack: None, url: str, answer: object) -> None:
-    assert _curl(url) == answer
-    assert _curl(url.partition("cat")[0] + "time").keys() <= {"time_from_server", "time_from_client"}
+def test_the_lines_of_the_readme_work(stack: None) -> None:
+    (lines,) = [
+        block
+        for block in re.findall(r"^```sh\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+        if "compose" in block
+    ]
+    up, *others = lines.splitlines()
+    assert up == "docker compose -f docker/compose.yaml up --build --detach --wait"
+    answers = []
+    for line in others:
+        line = line.replace("http://localhost:8080", _url(""))
+        line = line.replace("docker compose -f docker/compose.yaml", shlex.join(_project()))
+        answers.append(_run("bash", "-c", line.replace("--upload-file README.md", f"--upload-file {README}")))
+    assert [json.loads(answer or "null") for answer in answers][1:] == [
+        None,
+        [{"name": "README.md", "type": "file", "size": README.stat().st_size, "mtime": ANY}],
+        [
+            {"item": "cake", "price": 4, "pieces": 12},
+            {"item": "coffee", "price": 2, "pieces": 80},
+            {"item": "tea", "price": 3, "pieces": 50},
+        ],
+        {"time_from_server": ANY},
+    ]
 
 
 @with_an_engine
-def test_without_the_token_nobody_gets_in(stack: None) -> None:
-    line = ("curl", "-s", "--noproxy", "*", "-o", "/dev/null", "-w", "%{http_code}")
-    assert _run(*line, "http://localhost:8080/client/alpha/time") == "401"
-    assert _run(*line, "-u", ":dev", "http://localhost:8080/client/alpha/time") == "200"
+def test_events_travel_both_ways_through_the_containers(stack: None) -> None:
+    assert "time_from_client" in _curl("/client/alpha/time")
+    for name in CLIENTS:
+        called = _exec(name, "restpipe call server cat//hello%20/world")
+        assert json.loads(called) == {"result_from_server": "hello world"}
+
+
+@with_an_engine
+def test_one_client_hands_out_files_and_keeps_them_on_its_volume(stack: None, tmp_path: Path) -> None:
+    (tmp_path / "hello.txt").write_text("read from afar")
+    _run("curl", "-sSf", "--noproxy", "*", "-T", str(tmp_path / "hello.txt"), _url("/client/alpha/files//a/hello.txt"))
+    _stack("up", "--detach", "--force-recreate", "--no-deps", "alpha")
+    assert [file["name"] for file in _curl("/client/alpha/files//a")] == ["hello.txt"]
+    assert _run("curl", "-sS", "--noproxy", "*", _url("/client/alpha/files//a/hello.txt")) == "read from afar"
+
+
+@with_an_engine
+def test_the_other_one_hands_out_a_web_application(stack: None) -> None:
+    page = _run("curl", "-sSf", "--noproxy", "*", _url("/client/beta/"))
+    assert "<title>Datasette: shop</title>" in page
+    for link in re.findall(r'"(/client/beta/[^"]*\.css[^"]*)"', page):
+        assert _run("curl", "-sSf", "--noproxy", "*", _url(link))
+    rows = _curl("/client/beta/shop/stock.json?_shape=array")
+    assert {"item": "tea", "price": 3, "pieces": 50} in rows
+
+
+def _reaches(service: str, host: str, port: int) -> bool:
+    """Whether a program in the container of a node connects to that place. The image has Python, and no curl."""
+    script = f"import socket; socket.create_connection(({host!r}, {port}), 2)"
+    done = subprocess.run(
+        ["docker", "exec", _container(service), "python3", "-c", script],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 or "Error" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+@with_an_engine
+def test_nothing_reaches_a_client_but_the_pipe_and_a_client_nothing_but_the_server(stack: None) -> None:
+    assert _reaches("alpha", "server", 1234)
+    assert _reaches("beta", "app", 8001)
+    networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    for service, place, port in (
+        ("server", "alpha", 8081), ("server", "beta", 8081), ("server", "app", 8001), ("alpha", "beta", 8081),
+        ("alpha", "app", 8001), ("alpha", "nginx", 8080), ("beta", "nginx", 8080),
+    ):  # fmt: skip
+        for address in _run("docker", "inspect", "--format", networks, _container(place)).split():
+            assert not _reaches(service, address, port), f"{service} reached {place}"
+
+
+@with_an_engine
+def test_a_page_whose_name_was_made_to_lead_here_gets_nothing(stack: None) -> None:
+    line = ("curl", "-s", "--noproxy", "*", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: evil.example")
+    assert _run(*line, _url("/client/alpha/time")) == "421"
+
+
+@with_an_engine
+def test_prometheus_would_find_its_figures(stack: None) -> None:
+    figures = _exec("nginx", "curl -s http://nginx:9100/metrics")
+    assert "restpipe_pipes 2.0" in figures
+    assert _exec("nginx", "curl -s -o /dev/null -w '%{http_code}' http://nginx:9100/client/alpha/time") == "404"
 
 
 @with_an_engine
@@ -346,8 +465,10 @@ def test_a_node_owns_its_key_and_nothing_else(stack: None, name: str) -> None:
     role = "server" if name == "server" else "client"
     assert _exec(name, f"stat -c '%a %u' {MOUNT}/{name}/restpipe.{role}.key.pem") == f"600 {UID}"
     assert _exec(name, f"find / -xdev -name 'ca.key.pem'; find {MOUNT} -name 'ca.key.pem'", check=False) == ""
-    written = f"for place in / /etc /opt/restpipe /work {MOUNT} /tmp; do touch $place/x && echo $place; done"
-    assert _exec(name, written, check=False) == "/tmp"
+    places = f"/ /etc /opt/restpipe /work {MOUNT} /run/restpipe-server /srv/files /tmp"
+    written = f"for place in {places}; do touch $place/x && echo $place; done"
+    own = {"server": ["/run/restpipe-server"], "alpha": ["/srv/files"], "beta": []}
+    assert _exec(name, written, check=False).split() == [*own[name], "/tmp"]
     assert _exec(name, "grep -c 'Cap...:.0000000000000000' /proc/1/status") == "5"
     assert _exec(name, "for tool in gcc cc c++ make; do command -v $tool; done", check=False) == ""
 
@@ -363,28 +484,48 @@ def test_up_once_more_changes_nothing(stack: None) -> None:
 @with_an_engine
 def test_a_client_that_was_killed_is_back_once_it_is_started(stack: None) -> None:
     _run("docker", "kill", _container("alpha"))
-    assert _curl("http://localhost:8080/client/alpha/time", "-H", "Prefer: wait=0")["status"] == 503
-    assert "time_from_client" in _curl("http://localhost:8080/client/beta/time")
+    assert _curl("/client/alpha/time", "-H", "Prefer: wait=0")["status"] == 503
+    assert _curl("/client/beta/-/versions.json")["datasette"]
     _run("docker", "start", _container("alpha"))
-    assert "time_from_client" in _curl("http://localhost:8080/client/alpha/time")
+    assert "time_from_client" in _curl("/client/alpha/time")
 
 
 @with_an_engine
-def test_clients_are_back_after_the_server_was_restarted(stack: None) -> None:
-    _stack("restart", "server")
-    assert "time_from_server" in _curl("http://localhost:8081/server/time")
-    assert "time_from_client" in _curl("http://localhost:8080/client/beta/time")
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_clients_are_back_after_the_server_was(stack: None, how: str) -> None:
+    if how == "restart":
+        _stack("restart", "server")
+    else:
+        _run("docker", "kill", _container("server"))
+        _run("docker", "start", _container("server"))
+    _wait_for_health("healthy", "server", *CLIENTS)
+    assert "time_from_server" in json.loads(_exec("alpha", "restpipe call server time"))
+    assert "time_from_client" in _curl("/client/alpha/time")
+    assert _curl("/client/beta/-/versions.json")["datasette"]
 
 
 @with_an_engine
 def test_a_client_without_its_network_says_so_and_heals(stack: None) -> None:
-    network, beta = f"{PROJECT}_default", _container("beta")
-    _run("docker", "network", "disconnect", network, beta)
+    network, alpha = f"{PROJECT}_alpha", _container("alpha")
+    assert "time_from_server" in json.loads(_exec("alpha", "restpipe call server time"))
+    _wait_for_health("healthy", "alpha")  # and not still unhealthy by what was done to the server before
+    _run("docker", "network", "disconnect", network, alpha)
     try:
-        _wait_for_health("unhealthy", "beta")
-        assert _exec("beta", "healthcheck 8081", check=False).startswith("503 ")
+        _wait_for_health("unhealthy", "alpha")
+        assert _exec("alpha", "healthcheck 8081", check=False).startswith("503 ")
+        assert _curl("/client/alpha/time", "-H", "Prefer: wait=0")["status"] in (502, 503, 504)
     finally:
-        _run("docker", "network", "connect", network, beta)
-    assert "time_from_client" in _curl("http://localhost:8080/client/beta/time")
-    assert "time_from_server" in _curl("http://localhost:8082/server/time")
-    _wait_for_health("healthy", *NODES)
+        _run("docker", "network", "connect", network, alpha)
+    assert "time_from_client" in _curl("/client/alpha/time")
+    assert "time_from_server" in json.loads(_exec("alpha", "restpipe call server time"))
+    _wait_for_health("healthy", *RUNNING)
+
+
+@with_an_engine
+def test_a_web_application_that_is_gone_is_said_to_be_and_is_back(stack: None) -> None:
+    _run("docker", "kill", _container("app"))
+    gone = _curl("/client/beta/")
+    assert (gone["status"], gone["executed"]) == (502, "no")
+    _run("docker", "start", _container("app"))
+    _wait_for_health("healthy", "app")
+    assert _curl("/client/beta/-/versions.json")["datasette"]

@@ -1,11 +1,13 @@
 """The health check of the image, as the engine runs it."""
 
+import socketserver
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +40,8 @@ def port() -> Iterator[int]:
             thread.join()
 
 
-def _run(port: int, **environment: str) -> tuple[int, str]:
-    command = [sys.executable, "-I", str(HEALTHCHECK), str(port)]
+def _run(place: object, **environment: str) -> tuple[int, str]:
+    command = [sys.executable, "-I", str(HEALTHCHECK), str(place)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout
@@ -60,3 +62,23 @@ def test_a_node_that_is_not_ready_is_unhealthy_and_is_told(port: int, monkeypatc
 
 def test_a_node_that_does_not_listen_is_unhealthy() -> None:
     assert _run(1) == (1, "")
+
+
+class _AtSocket(socketserver.ThreadingUnixStreamServer):
+    """A web server at a unix socket."""
+
+    def get_request(self) -> tuple[Any, Any]:
+        return super().get_request()[0], ("", 0)
+
+
+def test_a_node_at_a_unix_socket_is_asked_there(tmp_path: Path) -> None:
+    place = tmp_path / "web.sock"
+    assert _run(place) == (1, "")
+    with _AtSocket(str(place), _Node) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert _run(place) == (0, "200 the answer\n")
+        finally:
+            server.shutdown()
+            thread.join()
