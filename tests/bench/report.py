@@ -9,11 +9,20 @@ from pathlib import Path
 from statistics import median
 
 import plots
-from results import Figure, Finding, Outcome, Results, load, short
+from results import Figure, Finding, Outcome, Results, load, ratios, short
 from rich.table import Table
 
 README = Path(__file__).parents[2] / "README.md"
 _PLACE = re.compile(r"(<!-- benchmarks: begin -->\n).*(<!-- benchmarks: end -->)", re.DOTALL)
+_COMPARISON = re.compile(r"(<!-- comparison: begin -->\n).*(<!-- comparison: end -->)", re.DOTALL)
+# Workload, metric, and what is said of it where RestPipe is compared with other tools.
+_COMPARED = (
+    ("small", "requests/s", "requests a second, 64 connections"),
+    ("small", "CPU µs a request", "processor time for each"),
+    ("single", "p50 ms", "usual time of one that is alone"),
+    ("single", "p99 ms", "and its p99"),
+)
+_YARDSTICKS = frozenset(("RestPipe", "plain FastAPI", "bare ASGI"))
 _COLOURS = {"met": "green", "missed": "red", "not measured": "yellow", "": ""}
 
 
@@ -89,8 +98,26 @@ def _circumstances(results: Results) -> Iterator[str]:
         yield f"Skipped: {'; '.join(f'{subject}, {why}' for subject, why in skipped.items())}."
 
 
+def comparison(results: Results) -> str:
+    """Return a table of what RestPipe does, as a ratio to what each of the other tools does."""
+    samples = {outcome.name: outcome.samples for outcome in results.outcomes}
+    lines = [f"| RestPipe, of | {' | '.join(words for _, _, words in _COMPARED)} |", f"|---{'|---' * len(_COMPARED)}|"]
+    for subject in samples["small"]:
+        if subject in _YARDSTICKS:
+            continue
+        cells = [
+            short(median(ratios(samples[workload]["RestPipe"][metric], samples[workload][subject][metric])))
+            if subject in samples[workload]
+            else ""
+            for workload, metric, _ in _COMPARED
+        ]
+        lines.append(f"| {subject} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def with_current_chapter(text: str, results: Results) -> str:
     """Return the README as it should be."""
+    text = _COMPARISON.sub(lambda place: f"{place[1]}\n{comparison(results)}\n\n{place[2]}", text)
     return _PLACE.sub(lambda place: f"{place[1]}\n{chapter(results).strip()}\n\n{place[2]}", text)
 
 

@@ -4,12 +4,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e_processes import Node, Process, Site, clean_environment, free_port
 from readme_settings import README, with_current_tables
+
+import restpipe
+from restpipe.config import ClientSettings, ServerSettings, rows
 
 TEXT = README.read_text()
 ROOT = README.parent
@@ -263,3 +267,18 @@ def test_certificates_are_renewed_and_revoked_as_the_readme_says(tmp_path: Path)
 
 def test_the_tables_of_settings_are_current() -> None:
     assert with_current_tables(TEXT) == TEXT, "run `python tests/readme_settings.py`"
+
+
+def test_what_users_of_the_former_release_are_told_to_use_exists() -> None:
+    (chapter,) = re.findall(r"^## Coming from RestPipe 0\.2\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+    settings = {
+        name for node in (ServerSettings, ClientSettings) for row in rows(node).values() for name in row.variables
+    }
+    named = set(re.findall(r"\b(?:RP|BIND|CLIENT)_[A-Z_]+[A-Z]\b|\bDEBUG\b", chapter))
+    assert len(named) > 10
+    assert named <= settings
+    commands = set(re.findall(r"`(rp_[a-z]+_[a-z_]+)", chapter))
+    assert commands <= tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].keys()
+    for name in ("PipeFailError", "raise_for_exception", "ServerEventHandler", "ClientEventHandler"):
+        assert f"`{name}" in chapter
+        assert hasattr(restpipe, name)
