@@ -112,7 +112,12 @@ class BlockingClientNode(BlockingRemote):
 
     def __init__(self, node: ClientNode) -> None:
         self._closes = LoopThread(lambda: node, "restpipe")
+        self._node = node
         super().__init__(node.server, self._closes)
+
+    def client(self, name: str) -> BlockingRemote:
+        """Return another client of the server, to be called through that; see `ClientNode.client`."""
+        return BlockingRemote(self._node.client(name), self._closes)
 
     def close(self) -> None:
         """Let what is in flight finish for at most `RP_DRAIN_TIMEOUT_S`, and end: what leaving `with` does."""

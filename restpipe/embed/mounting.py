@@ -1,5 +1,7 @@
 """The REST surface of a node as an application to be mounted in another."""
 
+from collections.abc import MutableMapping
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from restpipe.exceptions import PeerRefusedError
@@ -8,6 +10,9 @@ from restpipe.web.gateway import App
 from restpipe.web.problems import problem
 from restpipe.web.requests import Scope
 from restpipe.web.sockets import Send
+
+# The extension of ASGI by which a web socket is refused with an answer of HTTP, which not every server has.
+_REFUSAL = "websocket.http.response"
 
 
 class MountedApp:
@@ -25,6 +30,8 @@ class MountedApp:
         if scope["type"] == "lifespan":
             raise RuntimeError("a node is started by `async with`, or as the lifespan of the application around it")
         if self.app is not None:
+            if scope["type"] == "websocket" and _REFUSAL not in (scope.get("extensions") or {}):
+                send = _closing_in_place_of_refusing(send)
             await self.app({**scope, "raw_path": path_within(scope)}, receive, send)
         elif scope["type"] == "http":
             status, headers, body = problem(PeerRefusedError("this node is not running"))
@@ -32,6 +39,16 @@ class MountedApp:
             await send({"type": "http.response.body", "body": body})
         else:
             await send({"type": "websocket.close"})
+
+
+def _closing_in_place_of_refusing(send: Send) -> Send:
+    async def closing(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == f"{_REFUSAL}.start":
+            await send({"type": "websocket.close"})
+        elif message["type"] != f"{_REFUSAL}.body":
+            await send(message)
+
+    return closing
 
 
 def path_within(scope: Scope) -> bytes:

@@ -15,13 +15,14 @@ from restpipe.exceptions import ConfigError
 from restpipe.handlers.asgi import AsgiApp
 from restpipe.handlers.base import EventHandler
 from restpipe.handlers.context import Result
-from restpipe.nodes import client, server
+from restpipe.nodes.client import ClientNode as RunningClient
 from restpipe.nodes.exchanges import PipeTo
+from restpipe.nodes.server import ServerNode as RunningServer
 from restpipe.web.app import make_app
 from restpipe.web.serving import web_server_of
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)
-Running = TypeVar("Running", server.ServerNode, client.ClientNode)
+Running = TypeVar("Running", RunningServer, RunningClient)
 # What is for a process of its own: a program logs as it likes, and has a web server only where it asks for one.
 _QUIET: Mapping[str, object] = {"debug": False, "web_bind": None}
 
@@ -134,7 +135,7 @@ class _Embedded(ABC, Generic[Settings, Running]):
         self.app.app = None
 
 
-class ServerNode(_Embedded[ServerSettings, server.ServerNode]):
+class ServerNode(_Embedded[ServerSettings, RunningServer]):
     """A server node within a program: clients connect to it as long as it runs.
 
         async with restpipe.ServerNode(handler=Handler()) as node:
@@ -159,8 +160,8 @@ class ServerNode(_Embedded[ServerSettings, server.ServerNode]):
 
     _settings_class = ServerSettings
 
-    def _make(self) -> server.ServerNode:
-        return server.ServerNode(self.settings, self._handler, self._application)
+    def _make(self) -> RunningServer:
+        return RunningServer(self.settings, self._handler, self._application)
 
     @property
     def port(self) -> int:
@@ -187,14 +188,14 @@ class ServerNode(_Embedded[ServerSettings, server.ServerNode]):
             name: from its certificate; or an IP address, or a host name that resolves to one, that it alone has.
         """
 
-        def running() -> tuple[server.ServerNode, PipeTo]:
+        def running() -> tuple[RunningServer, PipeTo]:
             node = self._running()
             return node, lambda wait: node.pipe_to(name, wait)
 
         return Remote(name, running)
 
 
-class ClientNode(_Embedded[ClientSettings, client.ClientNode]):
+class ClientNode(_Embedded[ClientSettings, RunningClient]):
     """A client node within a program: it stays connected to its server as long as it runs.
 
         async with restpipe.ClientNode(target_hostname="pipe.example.org", handler=Handler()) as node:
@@ -228,10 +229,18 @@ class ClientNode(_Embedded[ClientSettings, client.ClientNode]):
         self.stream = self.server.stream
         self.wait_connected = self.server.wait_connected
 
-    def _make(self) -> client.ClientNode:
-        return client.ClientNode(self.settings, self._handler, self._application)
+    def _make(self) -> RunningClient:
+        return RunningClient(self.settings, self._handler, self._application)
 
-    def _way(self) -> tuple[client.ClientNode, PipeTo]:
+    def client(self, name: str) -> Remote:
+        """Return another client of the server, to be called through that, where its `RP_RELAY` permits it.
+
+        Args:
+            name: from its certificate; or what else the server knows it by.
+        """
+        return Remote(name, self._way, to=name)
+
+    def _way(self) -> tuple[RunningClient, PipeTo]:
         node = self._running()
         return node, node.pipe_to_server
 

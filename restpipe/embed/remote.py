@@ -65,14 +65,16 @@ class Remote:
     Args:
         name: a client's name or address; "server".
         running: returns the node of this side, and the way from it to the other one.
+        to: the client that the server is to pass calls on to; "" where the way leads to the node itself.
     """
 
-    def __init__(self, name: str, running: "Callable[[], tuple[Node, PipeTo]]") -> None:
+    def __init__(self, name: str, running: "Callable[[], tuple[Node, PipeTo]]", to: str = "") -> None:
         self.name = name
         self._running = running
+        self._to = to
 
     async def wait_connected(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - it is told in the error
-        """Wait until it is connected.
+        """Wait until it is connected; from one client to another, until the server is.
 
         Args:
             timeout: seconds; by default `RP_CONNECTION_WAIT_TIMEOUT_S`.
@@ -158,7 +160,8 @@ class Remote:
             settings.request_timeout_s if options.timeout is None else options.timeout,
             settings.connection_wait_timeout_s if options.wait is None else options.wait,
         )
-        make = partial(Outgoing, verb, noun, arguments, query, options.headers)
+        there = patience.connection if self._to else 0.0
+        make = partial(Outgoing, verb, noun, arguments, query, options.headers, to=self._to, wait=there)
         have_answered = node.exchange
         async with contextlib.AsyncExitStack() as stack:
             if not (is_file(data) or is_stream(data) or hasattr(data, "__aiter__")):

@@ -27,6 +27,7 @@ class Outgoing:
         body: what goes with the head of it.
         length: bytes of the whole body where more of it follows; None where that is not known.
         to: the client that the server is to pass it on to; "" where it is for the peer itself.
+        wait: seconds that the server waits for that client where it is not connected.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Outgoing:
         body: bytes,
         length: int | None = None,
         to: str = "",
+        wait: float = 0.0,
     ) -> None:
         self._verb = verb.lower()
         self._noun = noun
@@ -50,6 +52,7 @@ class Outgoing:
         self._body = body
         self._length = length
         self._to = to
+        self._wait_ms = min(round(1000 * wait), 2**32 - 1)
 
     def request_to(self, pipe: Pipe) -> Request:
         """Return the request for a pipe, without `timeout_ms`; a new one each time.
@@ -73,6 +76,7 @@ class Outgoing:
             body=self._body,
             idempotency_key=key,
             to=self._to,
+            wait_ms=self._wait_ms,
         )
         if self._length is not None:
             request.body_length = self._length

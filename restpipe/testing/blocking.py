@@ -82,6 +82,10 @@ class BlockingClient(BlockingRemote):
         super().__init__(node.server, thread)
         self._node = node
 
+    def client(self, name: str) -> BlockingRemote:
+        """Return another client, to be called through the server; see `ClientNode.client`."""
+        return BlockingRemote(self._node.client(name), self._thread)
+
     def http(self, method: str, url: str, **options: object) -> "httpx.Response":
         """Make a request to the node's REST surface; the options are those of `httpx.request`."""
         return _http(self._node, self._thread, method, url, options)

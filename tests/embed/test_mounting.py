@@ -6,11 +6,15 @@ from typing import Any
 import httpx
 import pytest
 from embedded import PATIENCE, Serves, client_options, server_node
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 import restpipe
+from restpipe.config import TcpBind
 from restpipe.embed.mounting import path_within
 from restpipe.handlers.context import Result
+from restpipe.web.server import WebServer
 
 
 def application(node: restpipe.ServerNode) -> FastAPI:
@@ -93,6 +97,53 @@ async def test_pages_of_other_sites_and_those_without_the_token_stay_out(identit
             http.headers["Authorization"] = "Bearer secret"
             assert (await http.get("/docs")).status_code == 200
             assert (await http.get("/docs", headers={"Sec-Fetch-Site": "cross-site"})).status_code == 403
+
+
+async def test_web_sockets_pass_a_mounted_node(identity_files: Path, node: restpipe.ServerNode) -> None:
+    box = FastAPI()
+
+    @box.websocket("/echo")
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(f"{await socket.receive_text()} at {socket.scope['root_path']}")
+
+    app = application(node)
+    web = WebServer(app, TcpBind("127.0.0.1", 0), socket_mode=0o660, grace=1)
+    async with (
+        app.router.lifespan_context(app),
+        restpipe.ClientNode(asgi=box, **client_options(identity_files, node.port)),
+    ):
+        await node.client("alpha").wait_connected()
+        await web.start()
+        try:
+            address = web.address.replace("http:", "ws:")
+            async with connect(f"{address}/pipe/client/alpha/echo", proxy=None) as socket:
+                await socket.send("hello")
+                assert await socket.recv() == "hello at /pipe/client/alpha"
+            with pytest.raises(InvalidStatus, match="403"):
+                await connect(f"{address}/pipe/client/alpha/none", proxy=None)
+        finally:
+            await web.stop()
+
+
+async def test_a_server_that_cannot_answer_web_sockets_by_http_closes_them(node: restpipe.ServerNode) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async with node:
+        scope = {"type": "websocket", "path": "/client/none.invalid/", "headers": [(b"prefer", b"wait=0")]}
+        offered: list[dict[str, Any]] = [{}, {"websocket.http.response": {}}]
+        for extensions in offered:
+            more = {"query_string": b"", "scheme": "ws", "client": None, "extensions": extensions}
+            await node.app(scope | more, receive, send)
+    assert [message["type"] for message in sent] == [
+        "websocket.close", "websocket.http.response.start", "websocket.http.response.body",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

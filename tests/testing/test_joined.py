@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 import restpipe
 import restpipe.testing
-from restpipe.exceptions import ConfigError, DeadlineError, PeerAbsentError, PipeLostError
+from restpipe.exceptions import ConfigError, DeadlineError, ForbiddenError, PeerAbsentError, PipeLostError
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
 pytestmark = pytest.mark.usefixtures("leak_free")
@@ -56,6 +56,19 @@ async def test_both_sides_call_each_other_by_name() -> None:
         }  # fmt: skip
         assert (await nodes.client("box").call("get", "caller")).data == {"caller": "box", "address": "192.0.2.2"}
         assert (await nodes.server.client("192.0.2.3").call("get", "caller")).status == 200
+
+
+async def test_clients_call_each_other_where_the_server_permits_it() -> None:
+    nodes = restpipe.testing.join(server={"relay": "till>box"}, clients={"box": Box, "till": Box})
+    async with nodes as joined, asyncio.timeout(PATIENCE):
+        assert (await joined.client("till").client("box").call("get", "caller")).data["caller"] == "till"
+        with pytest.raises(ForbiddenError):
+            await joined.client("box").client("till").call("get", "caller")
+        async with joined.link("box").down():
+            waiting = asyncio.create_task(joined.client("till").client("box").call("get", "caller"))
+            with pytest.raises(PeerAbsentError):
+                await joined.client("till").client("box").call("get", "caller", wait=0)
+        assert (await waiting).data["caller"] == "till"
 
 
 async def test_bodies_of_any_length_pass() -> None:

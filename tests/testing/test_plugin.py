@@ -43,6 +43,11 @@ def test_links_break_for_plain_tests_too(restpipe_join: Join) -> None:
         box.call("get", "caller", timeout=0.05)
 
 
+def test_clients_call_each_other_in_plain_tests_too(restpipe_join: Join) -> None:
+    nodes = restpipe_join(server={"relay": "till>box"}, clients={"box": Box, "till": Box})
+    assert nodes.client("till").client("box").call("get", "caller").data == "till"
+
+
 def test_several_may_be_joined_in_one_test(restpipe_join: Join) -> None:
     for handler, number in ((Box, 4), (Box(), 9)):
         nodes = restpipe_join(clients={"box": handler})
