@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 import restpipe
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 class Order(BaseModel):

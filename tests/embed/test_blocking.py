@@ -1,7 +1,9 @@
 """The blocking client: any thread may use it, Ctrl-C ends what it waits for, and it ends with its interpreter."""
 
 import asyncio
+import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded import PATIENCE, Serves, client_options, server_node
+from embedded import Serves, client_options, server_node
 
 import restpipe
 from restpipe.embed.loop_thread import LoopThread
@@ -41,7 +43,7 @@ class Server:
 
 
 async def _within_patience(event: Any) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(60):  # an interpreter may have to start first
         await event.wait()
 
 
@@ -155,10 +157,33 @@ def script(identity_files: Path, port: int, body: str) -> list[str]:
     return [sys.executable, "-W", "error", "-c", f"import restpipe\nnode = restpipe.connect(**{options!r})\n{body}"]
 
 
-def test_an_interpreter_ends_though_its_node_was_left_open(identity_files: Path, server: Server) -> None:
-    command = script(identity_files, server.port, "print(node.call('get', 'sum', 1, y=2).data)")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+class Lines(logging.Handler):
+    """Puts what is logged into a queue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: queue.Queue[str] = queue.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.queue.put(record.getMessage())
+
+
+def test_an_interpreter_ends_though_its_node_was_left_open_and_the_server_is_told(
+    identity_files: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = Lines()
+    log = logging.getLogger("restpipe.nodes.server")
+    log.addHandler(lines)
+    try:
+        with caplog.at_level(logging.INFO, log.name):
+            command = script(identity_files, server.port, "print(node.call('get', 'sum', 1, y=2).data)")
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+            while not (line := lines.queue.get(timeout=60)).startswith("client beta disconnected: "):
+                pass
+    finally:
+        log.removeHandler(lines)
+    assert line == "client beta disconnected: the node is shutting down"
 
 
 def test_ctrl_c_cancels_the_handler_and_ends_the_script(identity_files: Path, server: Server) -> None:

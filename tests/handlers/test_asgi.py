@@ -15,10 +15,13 @@ from live_nodes import PATIENCE, client_settings, connected, running_server, web
 from services import EXAMPLES, Tunnel
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.protocol import CLIENT, Protocol, State
 
 from restpipe.exceptions import ConfigError
 from restpipe.handlers import asgi, asgi_exchange, asgi_lifespan
 from restpipe.nodes.client import ClientNode
+from restpipe_pb.v1.pipe_pb2 import Request as PipeRequest
 
 pytestmark = pytest.mark.usefixtures("leak_free")
 
@@ -137,11 +140,14 @@ async def test_an_answer_arrives_whole(identity_files: Path, pieces: tuple[bytes
     assert (answer.headers.get_list("x-two"), answer.headers.get("date") == "never") == (["1", "2"], False)
 
 
+@pytest.mark.parametrize("pieces", [(b"fi", b"ve!"), (b"five!",), ()])
 @pytest.mark.parametrize(("verb", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
-async def test_an_answer_that_has_no_body_gets_none(identity_files: Path, verb: str, status: int) -> None:
+async def test_an_answer_that_has_no_body_gets_none(
+    identity_files: Path, verb: str, status: int, pieces: tuple[bytes, ...]
+) -> None:
     async def sends(scope: Any, receive: Receive, send: Send) -> None:
         headers = [(b"content-length", b"5")] if verb == "HEAD" else []
-        await answers(send, b"fi", b"ve!", status=status, headers=headers)
+        await answers(send, *pieces, status=status, headers=headers)
 
     async with serving(identity_files, Plain(sends)) as tunnel:
         answer = await tunnel.ask(verb)
@@ -592,6 +598,34 @@ async def test_a_web_socket_whose_caller_vanishes_is_told_as_broken(identity_fil
         socket.transport.abort()
         await seen["event"].wait()
     assert seen["closed"][0] in (1001, 1006)
+
+
+async def test_a_peer_that_pings_and_closes_a_web_socket_itself_is_answered(identity_files: Path) -> None:
+    frames = Protocol(CLIENT, state=State.OPEN)
+    ponged = asyncio.Event()
+
+    async def upload() -> AsyncIterator[bytes]:
+        frames.send_ping(b"there?")
+        yield b"".join(frames.data_to_send())
+        await ponged.wait()
+        frames.send_close(4000, "bye")
+        yield b"".join(frames.data_to_send())
+        await asyncio.Event().wait()
+
+    seen: dict[str, Any] = {"event": asyncio.Event()}
+    async with serving(identity_files, sockets(seen)) as tunnel, asyncio.timeout(PATIENCE):
+        pipe = await tunnel.server.pipe_to("alpha", PATIENCE)
+        request = PipeRequest(verb="connect", protocol="websocket", target="/echo", timeout_ms=10_000)
+        answer = await pipe.call(request, upload())
+        got: list[tuple[Opcode, bytes]] = []
+        async for data in answer.body:
+            frames.receive_data(data)
+            got += [(frame.opcode, bytes(frame.data)) for frame in frames.events_received() if isinstance(frame, Frame)]
+            ponged.set()
+        await seen["event"].wait()
+    assert [opcode for opcode, _ in got] == [Opcode.PONG, Opcode.CLOSE]
+    assert got[0][1] == b"there?"
+    assert seen["closed"] == (4000, "bye")
 
 
 @pytest.mark.parametrize("serve", [returns, raises])

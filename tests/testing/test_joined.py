@@ -13,7 +13,7 @@ from restpipe.exceptions import ConfigError, DeadlineError, ForbiddenError, Peer
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
 pytestmark = pytest.mark.usefixtures("leak_free")
-PATIENCE = 10.0
+PATIENCE = 30.0
 MIB = 1 << 20
 
 
@@ -200,7 +200,28 @@ async def test_a_delay_is_that_of_each_way() -> None:
         assert asyncio.get_running_loop().time() - started >= 0.1
 
 
-async def test_nodes_end_while_their_link_stalls() -> None:
+async def test_what_is_on_its_way_when_a_link_is_cut_does_not_arrive() -> None:
+    box = Box()
+    async with restpipe.testing.join(clients={"box": box}) as nodes, asyncio.timeout(PATIENCE):
+        link, remote = nodes.link("box"), nodes.server.client("box")
+        (pipe,) = nodes.server._running().pipes
+        link.delay = 1000
+        paying = asyncio.create_task(remote.call("post", "wait"))
+        while not pipe.in_flight or pipe.queued:  # noqa: ASYNC110 - nobody tells that it has left
+            await asyncio.sleep(0)
+        await link.cut()
+        with pytest.raises(PipeLostError):
+            await paying
+        link.delay = 0.0
+        await remote.call("get", "caller")
+        assert box.times == 0
+
+
+async def test_nodes_that_end_tell_each_other_over_the_slowest_link() -> None:
     async with asyncio.timeout(PATIENCE):
         async with restpipe.testing.join(clients={"box": Box}, drain_timeout_s=0) as nodes:
+            (pipe,) = nodes.server._running().pipes
+            nodes.link("box").delay = 1000
             await nodes.link("box").stalled().__aenter__()
+        assert pipe.ended.result().reason == Goaway.SHUTDOWN
+        assert pipe.ended.result().by_peer
