@@ -291,6 +291,14 @@ async def test_a_body_that_breaks_off_is_told_as_its_caller_gone(identity_files:
         await told.wait()
 
 
+async def test_only_those_whom_the_node_allows_reach_the_application(identity_files: Path) -> None:
+    app = Plain(says_ok)
+    async with serving(identity_files, app, allow="somebody") as tunnel:
+        answer = await tunnel.ask("GET")
+    assert (answer.status_code, answer.headers["x-event-return-code"]) == (403, "253")
+    assert not app.scopes
+
+
 async def raises(scope: Any, receive: Receive, send: Send) -> None:
     raise SystemExit("enough")
 
