@@ -21,7 +21,7 @@ from restpipe.nodes.client import ClientNode
 from restpipe.nodes.server import ServerNode
 from restpipe.version import __version__
 from restpipe.web.server import WebServer
-from restpipe.web.serving import web_server_of
+from restpipe.web.serving import stop_serving, web_server_of
 
 log = logging.getLogger("restpipe")
 
@@ -89,7 +89,7 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
         notify("STOPPING=1")
         log.info("stopping: what is in flight has %g s to finish", settings.drain_timeout_s)
     finally:
-        await asyncio.gather(node.stop(settings.drain_timeout_s), *([web.stop()] if web else []))
+        await stop_serving(node, web, settings.drain_timeout_s)
     if node.threads.busy:
         log.warning("%d handler threads did not return and are left behind", node.threads.busy)
     log.info("stopped")

@@ -19,7 +19,7 @@ from restpipe.nodes.client import ClientNode as RunningClient
 from restpipe.nodes.exchanges import PipeTo
 from restpipe.nodes.server import ServerNode as RunningServer
 from restpipe.web.app import make_app
-from restpipe.web.serving import web_server_of
+from restpipe.web.serving import stop_serving, web_server_of
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)
 Running = TypeVar("Running", RunningServer, RunningClient)
@@ -87,11 +87,10 @@ class _Embedded(ABC, Generic[Settings, Running]):
         async with contextlib.AsyncExitStack() as stack:
             self._node = node = self._make()
             stack.callback(self._forget)
-            stack.push_async_callback(node.stop, self.settings.drain_timeout_s)
             web = web_server_of(node)
+            stack.push_async_callback(stop_serving, node, web, self.settings.drain_timeout_s)
             if web is not None:
                 await web.start()
-                stack.push_async_callback(web.stop)
             await node.start()
             self.app.app = make_app(node, mounted=True)
             self._closing = stack.pop_all()

@@ -1,7 +1,7 @@
 """The pipe: drives a protocol connection over a carrier, with asyncio."""
 
 from restpipe.pipe.body import Body
-from restpipe.pipe.exchanges import Answer, Incoming
+from restpipe.pipe.exchanges import Answer, Incoming, PipeDepartsError
 from restpipe.pipe.pipe import Pipe, PipeEnd, Serve
 
-__all__ = ["Answer", "Body", "Incoming", "Pipe", "PipeEnd", "Serve"]
+__all__ = ["Answer", "Body", "Incoming", "Pipe", "PipeDepartsError", "PipeEnd", "Serve"]

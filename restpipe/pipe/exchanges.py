@@ -1,11 +1,12 @@
 """The two ends of an exchange: `Call` and its `Answer` where it was opened, `Incoming` where it is served."""
 
 import asyncio
+import contextlib
 import math
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from restpipe.exceptions import BadAnswerError, EventError
+from restpipe.exceptions import BadAnswerError, EventError, PipeLostError
 from restpipe.pipe.body import Body
 from restpipe.protocol.failures import from_failure, to_failure
 from restpipe.transport.carrier import Peer
@@ -105,9 +106,18 @@ class Call(LiveExchange):
         """Give up."""
         self._pipe.expire_call(self)
 
+    @property
+    def pipe(self) -> "Pipe":
+        """By which it goes."""
+        return self._pipe
+
     def cancel(self, message: str) -> None:
         """Tell the peer that the answer is no longer wanted."""
         self._pipe.cancel_call(self, message)
+
+
+class PipeDepartsError(PipeLostError):
+    """The pipe takes no new exchanges, and this one would not end by itself."""
 
 
 class Answer:
@@ -133,6 +143,22 @@ class Answer:
     def stop_clock(self) -> None:
         """Let the rest take as long as it takes."""
         self._call.stop_clock()
+
+    @contextlib.contextmanager
+    def on_departure(self, act: Callable[[], object]) -> Iterator[None]:
+        """Have `act` called within the block once the pipe takes no new exchanges, and lives on for what has an end."""
+        pipe = self._call.pipe
+
+        def called(_: object) -> None:
+            if not pipe.ended.done():
+                act()
+
+        departing = pipe.departing
+        departing.add_done_callback(called)
+        try:
+            yield
+        finally:
+            departing.remove_done_callback(called)
 
     def close(self) -> None:
         """Cancel the exchange where it is not over. The handler is told."""

@@ -85,7 +85,7 @@ class Pipe:
         peer: the node at the other end.
         name: made at random, the same at both ends once `ready` is done.
         ready: done with the peer's Hello once exchanges can be opened.
-        departing: done once the peer accepts no new exchanges, or the pipe ended.
+        departing: done once one side accepts no new exchanges, or the pipe ended.
         ended: done with the reason once the pipe has ended. Await these three shielded, or with `asyncio.wait`: an
             `await` that is cancelled cancels what it waits for.
         round_trip: seconds that the last ping took, None before the first.
@@ -185,6 +185,8 @@ class Pipe:
         self._draining = PipeEnd(Goaway.SHUTDOWN, message, by_peer=False)
         self._core.goaway(Goaway.SHUTDOWN, message)
         self._sender.wake()
+        if not self.departing.done():
+            self.departing.set_result(message)
         await asyncio.wait({self.ended}, timeout=grace)
         self._end(self._draining)
 

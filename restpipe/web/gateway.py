@@ -4,6 +4,8 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from functools import partial
 
 from restpipe.exceptions import (
     BadAnswerError,
@@ -16,8 +18,9 @@ from restpipe.exceptions import (
     UnauthorizedError,
 )
 from restpipe.handlers.dispatch import check_header
+from restpipe.handlers.payload import media_type
 from restpipe.nodes.exchanges import Exchange, Patience, PipeTo, exchange
-from restpipe.pipe import Answer
+from restpipe.pipe import Answer, PipeDepartsError
 from restpipe.pipe.request_ids import REQUEST_ID, instance, sane
 from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
@@ -36,6 +39,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Route = Callable[[bytes], tuple[PipeTo, bytes]]
 
 _DOCUMENT = b"/openapi.json"
+EVENT_STREAM = "text/event-stream"
 _BODILESS = frozenset((204, 205, 304))
 # Has nginx pass on each piece as it comes, and no faster than its client reads: by itself it spools a gigabyte ahead.
 _UNBUFFERED = (b"x-accel-buffering", b"no")
@@ -154,7 +158,8 @@ class Gateway:
             headers = _answer_headers(answer.response, attempts)
             if answer.response.status == 200:
                 await socket.accept(answer.response, headers)
-                await socket.relay(answer)
+                with answer.on_departure(socket.leave):
+                    await socket.relay(answer)
             else:
                 body = await answer.body.read(self._max_message)
                 await _refuse_web_socket(send, answer.response.status, headers, body)
@@ -223,18 +228,27 @@ class Gateway:
         elif not any(name == _UNBUFFERED[0] for name, _ in headers):
             headers.append(_UNBUFFERED)
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        # An event source has no end, and is made for clients that connect again (HTML, section 9.2.3).
+        endless = media_type(response.content_type) == EVENT_STREAM and not response.HasField("body_length")
+        ends = answer.on_departure(partial(_depart, answer)) if endless else nullcontext()
         try:
-            with self._callers.watching(receive):
+            with self._callers.watching(receive), ends:
                 async for piece in answer.body:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except CallerGone:
             return
+        except PipeDepartsError:
+            log.debug("ended the event stream %s: the pipe takes no more", ascii(scope["path"]))
         except EventError as error:
             # Returning without the end of the body makes the server close the connection: the caller sees the break.
             named = _named(scope, answer.label)
             log.warning("the answer to %s %s broke: %s", scope["method"], ascii(scope["path"]), error, extra=named)
             return
         await send({"type": "http.response.body", "body": b""})
+
+
+def _depart(answer: Answer) -> None:
+    answer.body.fail(PipeDepartsError("the pipe takes no new exchanges"))
 
 
 def _answer_headers(response: Response, attempts: int) -> RawHeaders:

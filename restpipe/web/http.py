@@ -118,11 +118,24 @@ class HttpProtocol(HttpToolsProtocol):
     _unread_since = 0.0
     # Since when we wait for the client, in the loop's time; infinity while it waits for us.
     _since = math.inf
+    # The next request is the last.
+    _leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with a connection."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._since = self.loop.time()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the connection is open, and nothing of a request is here."""
+        return not self._in_head and self._since < math.inf and not self.transport.is_closing()
+
+    def leave(self) -> None:
+        """Serve the request at hand or, where there is none, the next one, and close."""
+        self._leaving = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     def expire(self, now: float, head_timeout: float, idle_timeout: float) -> None:
         """Close a connection whose client takes too long.
@@ -213,7 +226,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.server_state.default_headers,
             Arrival(self.loop),  # type: ignore[arg-type]
             self.expect_100_continue,
-            version != "1.0" and parser.should_keep_alive(),
+            version != "1.0" and parser.should_keep_alive() and not self._leaving,
             self.on_response_complete,
         )
         if earlier is None or earlier.response_complete:

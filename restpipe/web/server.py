@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 _BACKLOG = 2048
 # Seconds between two looks at all connections.
 SWEEP_INTERVAL = 1.0
+# Seconds that clients have for a last request on a connection that they kept open, when the server stops.
+LINGER = 0.5
+# Seconds that web sockets have to be closed by whoever serves them, before they are cut.
+FAREWELL = 1.0
+_MOMENT = 0.02
 
 
 class _Server(uvicorn.Server):
@@ -71,7 +76,9 @@ class WebServer:
             ws_max_size=max_message,
             timeout_graceful_shutdown=max(1, int(grace)),
         )
+        self._config = config
         self._server = _Server(config)
+        self._listens = False
         self._serving: asyncio.Task[None] | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
 
@@ -93,25 +100,77 @@ class WebServer:
         else:
             self._socket = bind_tcp(self._bind)
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="web server")
+        self._listens = True
         self._sweep()
+
+    async def leave(self) -> None:
+        """Listen no more, and serve what was accepted.
+
+        What waits to be accepted is taken first, for it would be reset. Connections that clients kept open serve one
+        more request, whose answer tells that it is the last; those that bring none are closed after half a second, so
+        that hardly any closes in the face of a request. Returns when none is left without a request.
+        """
+        if self._serving is None or not self._listens:
+            return
+        self._listens = False
+        while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn tells nobody
+            await asyncio.sleep(_MOMENT)
+        loop = asyncio.get_running_loop()
+        waiting = self._accept_all()
+        for server in self._server.servers:
+            server.close()
+        if isinstance(self._bind, UnixBind):
+            self._bind.path.unlink(missing_ok=True)  # now, for the next node may listen there before this one ends
+        for connection in self._http_connections():
+            connection.leave()
+        for each in waiting:
+            await loop.connect_accepted_socket(self._make_leaving, each)
+        ends = loop.time() + LINGER
+        while loop.time() < ends and any(each.idle for each in self._http_connections()):  # noqa: ASYNC110
+            await asyncio.sleep(_MOMENT)
+        for connection in self._http_connections():
+            if connection.idle:
+                connection.transport.close()
 
     async def stop(self) -> None:
         """Accept nothing more, let requests finish for the grace period, and end."""
         if self._serving is None:
             return
+        await self.leave()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + FAREWELL
+        connections = self._server.server_state.connections
+        while loop.time() < ends and len(self._http_connections()) < len(connections):  # noqa: ASYNC110
+            await asyncio.sleep(_MOMENT)
         self._server.should_exit = True
         await asyncio.wait({self._serving})
-        if isinstance(self._bind, UnixBind):
-            self._bind.path.unlink(missing_ok=True)
+
+    def _accept_all(self) -> list[socket.socket]:
+        accepted: list[socket.socket] = []
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # BlockingIOError: there are no more
+                while True:
+                    connection, _ = self._socket.accept()
+                    connection.setblocking(False)
+                    accepted.append(connection)
+        return accepted
+
+    def _make_leaving(self) -> HttpProtocol:
+        protocol = HttpProtocol(self._config, self._server.server_state, {})
+        protocol.leave()
+        return protocol
+
+    def _http_connections(self) -> list[HttpProtocol]:
+        """Return the connections that are no web sockets."""
+        return [each for each in self._server.server_state.connections if isinstance(each, HttpProtocol)]
 
     def _sweep(self) -> None:
         """Close connections whose clients take too long."""
         loop = asyncio.get_running_loop()
-        for connection in list(self._server.server_state.connections):
-            if isinstance(connection, HttpProtocol):
-                connection.expire(loop.time(), self._head_timeout, self._idle_timeout)
+        for connection in self._http_connections():
+            connection.expire(loop.time(), self._head_timeout, self._idle_timeout)
         self._sweep_timer = loop.call_later(SWEEP_INTERVAL, self._sweep)
 
 

@@ -70,6 +70,12 @@ class WebSocket:
         if not self._caller_left:
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
+    def leave(self) -> None:
+        """Close, both ways: the pipe takes no new exchanges, and this one would not end by itself."""
+        if self._frames.state is State.OPEN:
+            self._frames.send_close(CloseCode.GOING_AWAY, "the node is stopping")
+            self._begin_closing()
+
     async def _from_caller(self) -> None:
         while (message := await self._receive())["type"] == "websocket.receive":
             text = message.get("text")

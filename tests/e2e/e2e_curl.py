@@ -84,6 +84,12 @@ class Curl:
             read += byte
         return read
 
+    def read_to_end(self) -> bytes:
+        """Read the rest of the answer, which comes to its end."""
+        rest, errors = self._popen.communicate(timeout=PATIENCE)
+        assert self._popen.returncode == 0, f"curl: {errors.decode()}"
+        return rest
+
     def answer(self) -> Answer:
         """Wait for the whole answer."""
         output, errors = self._popen.communicate(self._data, PATIENCE)

@@ -92,6 +92,20 @@ class Handler(ServerEventHandler):
         await self._gates[gate].wait()
         raise RuntimeError("no more lines")
 
+    async def get_events(self, ctx: EventContext, post_data: PostData, gate: str) -> Reply:
+        return Reply(self._events(gate), mime_type="text/event-stream")
+
+    async def _events(self, gate: str) -> AsyncIterator[str]:
+        yield "data: 1\n\n"
+        await self._wait("get_events", gate)
+
+    async def post_ledger(self, ctx: EventContext, post_data: PostData, nonce: str) -> str:
+        """Note a nonce, take a moment, and answer with it."""
+        with Path("ledger").open("a") as ledger:
+            ledger.write(f"{nonce}\n")
+        await asyncio.sleep(0.05)
+        return nonce
+
     # The other side
 
     async def get_whoami(self, ctx: EventContext, post_data: PostData) -> dict[str, str]:

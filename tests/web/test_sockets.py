@@ -17,6 +17,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from restpipe.config import UpstreamAddress
+from restpipe_pb.v1.pipe_pb2 import Goaway
 
 MAX_MESSAGE = 100_000
 
@@ -180,11 +181,27 @@ async def test_to_the_caller_a_pipe_that_is_lost_is_a_bad_gateway(identity_files
         gone.set()
 
     async with through(identity_files, wait) as tunnel, opened(tunnel) as socket:
-        await tunnel.client.stop(0)
+        (await tunnel.client.pipe_to_server(0)).close(Goaway.PROTOCOL_ERROR, "the test says so")
         code, reason = await closed(socket)
         assert (code, reason) == (1014, reason)
-        assert "shutting down" in str(reason)
+        assert "the test says so" in str(reason)
         await gone.wait()
+
+
+@pytest.mark.parametrize("stops", ["server", "client"])
+async def test_to_both_sides_a_node_that_stops_is_going_away_and_does_not_wait_for_them(
+    identity_files: Path, stops: str
+) -> None:
+    how: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+    async def wait(socket: ServerConnection) -> None:
+        how.set_result((await closed(socket))[0])
+
+    async with through(identity_files, wait) as tunnel, opened(tunnel) as socket:
+        async with asyncio.timeout(PATIENCE):
+            await getattr(tunnel, stops).stop(10 * PATIENCE)
+            assert await closed(socket) == (1001, "the node is stopping")
+            assert await how == 1001
 
 
 @pytest.mark.parametrize("kind", [str, bytes])
