@@ -28,6 +28,12 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
+def note(nonce: str) -> None:
+    """Write a line to the ledger, which processes share."""
+    with Path("ledger").open("a") as ledger:
+        ledger.write(f"{nonce}\n")
+
+
 class Handler(ServerEventHandler):
     """Serves on either node, and tells of what the tests wait for."""
 
@@ -101,8 +107,7 @@ class Handler(ServerEventHandler):
 
     async def post_ledger(self, ctx: EventContext, post_data: PostData, nonce: str) -> str:
         """Note a nonce, take a moment, and answer with it."""
-        with Path("ledger").open("a") as ledger:
-            ledger.write(f"{nonce}\n")
+        note(nonce)
         await asyncio.sleep(0.05)
         return nonce
 

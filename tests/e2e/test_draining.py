@@ -133,7 +133,7 @@ def test_an_event_stream_is_ended_and_does_not_keep_a_node_from_stopping(site: S
 
 
 def test_a_connection_that_its_caller_keeps_does_not_keep_a_node_from_stopping(site: Site) -> None:
-    server, client = site.pair(RP_DRAIN_TIMEOUT_S=str(10 * PATIENCE))
+    _, client = site.pair(RP_DRAIN_TIMEOUT_S=str(10 * PATIENCE))
     assert curl(f"{client.web}/server/data").status == 200
     host, _, port = client.web.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))):
