@@ -22,7 +22,7 @@ DEADLINE = 60.0
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with site_with_handlers(tmp_path) as site:
+    with site_with_handlers(tmp_path, RP_CONNECTION_WAIT_TIMEOUT_S=str(DEADLINE - 5)) as site:
         yield site
 
 
