@@ -29,7 +29,7 @@ from restpipe_pb.v1.pipe_pb2 import Parameter, Request
 
 # Of a request's time, what may be spent on waiting for the client that it is for. The rest is for telling that it did
 # not come: when the caller's own clock runs out, the outcome is unknown.
-_WAITING_SHARE = 0.9
+WAITING_SHARE = 0.9
 
 
 def take_caller(incoming: Incoming) -> None:
@@ -81,7 +81,7 @@ class Relay:
         """
         request = incoming.request
         remaining = incoming.remaining
-        patience = Patience(remaining, min(request.wait_ms / 1000, _WAITING_SHARE * remaining))
+        patience = Patience(remaining, min(request.wait_ms / 1000, WAITING_SHARE * remaining))
         body = _Passing(incoming.body) if request.more else None
         pipe_to, request_to = partial(self._pipe_to, incoming), partial(self._request_to, incoming)
         try:

