@@ -1,6 +1,7 @@
 """Certificates of nodes that run: renewed, revoked, expired, by the commands that operators type."""
 
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -8,15 +9,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from e2e_curl import curl
 from e2e_processes import PATIENCE, Node, Site, site_with_handlers
 
+# From the making of a certificate to its end: time enough to take it.
+LEFT = timedelta(seconds=10)
 # Seconds from a revocation, or an expiry, to the end of the pipe, with the settings as they are by default.
 BOUND = 10.0
+
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 
 
 @pytest.fixture
@@ -82,6 +92,7 @@ def load(*urls: str) -> Iterator[list[Load]]:
             one.end()
 
 
+@needs_openssl
 def test_both_nodes_are_renewed_three_times_under_load_and_no_request_fails(site: Site) -> None:
     server, client = site.pair(RP_IDENTITY_INTERVAL_S="0.2")
     with load(f"{client.web}/server/echo", f"{server.web}/client/client/echo") as loads:
@@ -133,6 +144,56 @@ def test_a_revoked_client_is_cut_within_the_bound_and_stays_out_until_it_has_a_n
     assert curl(f"{server.web}/client/client/data").status == 200
 
 
+def cut_short(site: Site, name: str) -> None:
+    """Replace a certificate by one that ends soon, for the same key."""
+    path = site.directory / f"{name}.crt.pem"
+    old = x509.load_pem_x509_certificate(path.read_bytes())
+    key = serialization.load_pem_private_key((site.directory / "ca.key.pem").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    builder = (
+        x509.CertificateBuilder(old.issuer, old.subject, old.public_key(), x509.random_serial_number())
+        .not_valid_before(old.not_valid_before_utc)
+        .not_valid_after(datetime.now(UTC) + LEFT)
+    )
+    for extension in old.extensions:
+        builder = builder.add_extension(extension.value, critical=extension.critical)
+    new = path.with_suffix(".new")
+    new.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    new.replace(path)
+
+
+def test_a_pipe_ends_within_the_bound_of_the_expiry_of_either_certificate_and_a_new_one_brings_it_back(
+    site: Site,
+) -> None:
+    site.settings["RP_IDENTITY_INTERVAL_S"] = "0.2"
+    named_short = site.identity("server", "short")
+    server = site.server()
+    short = site.server(
+        RP_SERVER_KEY_FILENAME=named_short["RP_SERVER_KEY_FILENAME"],
+        RP_SERVER_CRT_FILENAME=named_short["RP_SERVER_CRT_FILENAME"],
+    )
+    client = site.client(server.pipe_port)
+    other = site.client(short.pipe_port, name="other")
+    cut_short(site, "short")
+    short.wait_for("took a new identity")
+    site.authority.renew("other")  # which has it connect anew
+    cut_short(site, "client")
+    for node in (client, other):
+        node.wait_for("connected to the server anew")
+    expires = time.monotonic() + LEFT.total_seconds()
+    server.wait_for(r"ended the pipe to client \(127\.0\.0\.1\): the certificate of client expired on ")
+    other.wait_for(r"ended the pipe to localhost .*: the certificate of localhost expired on ")
+    assert time.monotonic() < expires + BOUND
+    assert curl(f"{server.web}/client/client/data", "-H", "Prefer: wait=0").outcome == (503, 245, "no")
+
+    for name in ("client", "short"):
+        site.run("restpipe", "ca", "renew", name).wait()
+    client.wait_connected(times=2)
+    other.wait_connected(times=2)
+    assert curl(f"{server.web}/client/client/data").status == 200
+    assert curl(f"{other.web}/server/data").status == 200
+
+
 def test_a_client_leaves_a_revoked_server(site: Site) -> None:
     server = site.server()
     client = site.client(server.pipe_port)
@@ -142,6 +203,7 @@ def test_a_client_leaves_a_revoked_server(site: Site) -> None:
     client.wait_for("cannot connect to the server: .*the server's certificate was revoked on ")
 
 
+@needs_openssl
 def test_openssl_agrees_with_what_was_revoked(site: Site) -> None:
     site.identity("client", "client")
     site.identity("client", "other")
