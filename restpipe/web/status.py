@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -109,7 +110,8 @@ class Status:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._kept: dict[Asked, tuple[float, dict[str, Any]]] = {}
+        # What was told of peers that were asked for, and, under None, of all of them together.
+        self._kept: dict[Asked | None, tuple[float, dict[str, Any]]] = {}
 
     def document(self, asked: Asked, since: int = 0, events: int = MAX_EVENTS) -> dict[str, Any]:
         """Return what `/status` answers.
@@ -120,7 +122,7 @@ class Status:
             events: how many at most; the last ones.
         """
         node, meter = self._node, self._node.meter
-        fault = node.fault
+        fault, together = node.fault, self._at_most_a_second_old(None, self._together)
         return {
             "node": {
                 "role": node.settings.node,
@@ -135,50 +137,54 @@ class Status:
             },
             "now": time.time(),
             "sequence": meter.sequence,
-            "totals": {**meter.totals._asdict(), "repeats": meter.repeats, "connections": meter.connections},
+            "totals": together["totals"] | {"repeats": meter.repeats, "connections": meter.connections},
             "samples": _samples(each for number, each in meter.samples if number > since),
             "certificates": {
                 "node": _timestamp(node.identity.not_after),
                 "ca": _timestamp(node.identity.ca_not_after),
             },
-            **self._peers(asked),
+            "peers": together["peers"] | self._at_most_a_second_old(asked, partial(self._find, asked)),
             "events": [_event(each) for each in meter.remembered(since)[:events]],
         }
 
-    def _peers(self, asked: Asked) -> dict[str, Any]:
-        """Return what there is to tell of the peers, and of all of them together; at most a second old."""
+    def _at_most_a_second_old(self, asked: Asked | None, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         now = time.monotonic()
         kept = self._kept.get(asked)
-        if kept is not None and now - kept[0] < KEPT:
-            return kept[1]
-        if len(self._kept) >= MAX_KEPT:
-            self._kept.clear()
-        found = self._find(asked)
-        self._kept[asked] = now, found
-        return found
+        if kept is None or now - kept[0] >= KEPT:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            kept = self._kept[asked] = now, find()
+        return kept[1]
+
+    def _rows(self) -> list[Row]:
+        traffic = self._node.meter.traffic
+        return [(pipe, traffic[pipe]) for pipe in self._node.pipes if pipe in traffic and pipe.ready.done()]
+
+    def _together(self) -> dict[str, Any]:
+        """Return what there is to tell of all peers together."""
+        pipes = [pipe for pipe, _ in self._rows()]
+        ends = [pipe.peer.not_after for pipe in pipes if pipe.peer.not_after is not None]
+        return {
+            "totals": self._node.meter.totals._asdict(),
+            "peers": {
+                "connected": sum(pipe.available for pipe in pipes),
+                "in_flight": sum(pipe.in_flight for pipe in pipes),
+                "queued": sum(pipe.queued for pipe in pipes),
+                "first_expires": _timestamp(min(ends, default=None)),
+            },
+        }
 
     def _find(self, asked: Asked) -> dict[str, Any]:
-        traffic = self._node.meter.traffic
-        rows = [(pipe, traffic[pipe]) for pipe in self._node.pipes if pipe in traffic and pipe.ready.done()]
-        wanted = asked.clients
-        matching = (
-            [row for row in rows if wanted in row[0].peer.name.lower() or wanted in row[0].peer.address]
-            if wanted
-            else rows
-        )
+        """Return the peers that are asked for."""
+        rows, wanted = self._rows(), asked.clients
+        if wanted:
+            rows = [row for row in rows if wanted in row[0].peer.name.lower() or wanted in row[0].peer.address]
         key = _KEYS[asked.sort]
-        first = heapq.nsmallest(asked.offset + asked.limit, matching, key=lambda row: (key(row), _by_name(row)))
-        ends = [pipe.peer.not_after for pipe, _ in rows if pipe.peer.not_after is not None]
+        first = heapq.nsmallest(asked.offset + asked.limit, rows, key=lambda row: (key(row), _by_name(row)))
         return {
-            "peers": {
-                "connected": sum(pipe.available for pipe, _ in rows),
-                "in_flight": sum(pipe.in_flight for pipe, _ in rows),
-                "queued": sum(pipe.queued for pipe, _ in rows),
-                "first_expires": _timestamp(min(ends, default=None)),
-                "matching": len(matching),
-                "offset": asked.offset,
-                "list": [_peer(*row) for row in first[asked.offset :]],
-            }
+            "matching": len(rows),
+            "offset": asked.offset,
+            "list": [_peer(*row) for row in first[asked.offset :]],
         }
 
 
