@@ -108,5 +108,5 @@ def test_an_exchange_is_made_by_hand_as_the_readme_says(site: Site, address: str
                 break
     assert ("get", "time") in {(event["verb"], event["noun"]) for event in received["hello"]["manifest"]}
     response = received["response"]
-    assert (received["exchangeId"], response["status"]) == ("1", 200)
+    assert (received["exchange_id"], response["status"]) == ("1", 200)
     assert json.loads(base64.b64decode(response["body"])).keys() == {"time_from_server"}
