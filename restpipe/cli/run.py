@@ -81,7 +81,8 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
     if web is not None:
         await web.start()
     try:
-        await node.start()
+        if not await _started(node, stop):
+            return
         spare_the_garbage_collector()
         typer.echo(first_screen(node, web))
         notify("READY=1")
@@ -93,6 +94,20 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
     if node.threads.busy:
         log.warning("%d handler threads did not return and are left behind", node.threads.busy)
     log.info("stopped")
+
+
+async def _started(node: ServerNode | ClientNode, stop: asyncio.Event) -> bool:
+    """Start a node; return whether it was, for an application that starts up slowly may be told to stop before."""
+    starting, stopping = asyncio.create_task(node.start()), asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if starting.done():
+        starting.result()
+        return True
+    log.info("stopping before it was started")
+    starting.cancel()
+    await asyncio.wait({starting})
+    return False
 
 
 def _on_signal(stop: asyncio.Event) -> None:

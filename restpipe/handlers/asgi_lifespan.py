@@ -48,6 +48,9 @@ class Lifespan:
                 fault = await asyncio.shield(self._started)
         except TimeoutError:
             fault = f"it took more than {STARTUP_TIMEOUT:g} s"
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
         if fault:
             self._task.cancel()
             raise ConfigError(f"{self._name} did not start up: {fault}")

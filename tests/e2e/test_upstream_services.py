@@ -206,3 +206,22 @@ def test_a_class_and_a_service_at_once_are_refused_by_a_message_that_names_both(
     output = process.wait(2)
     assert "--upstream='http://127.0.0.1:9000'" in output
     assert "RP_EVENT_HANDLER_FQ_CLASS, which is mine.Handler" in output
+
+
+def test_a_node_whose_application_is_slow_to_start_up_may_be_stopped_meanwhile(site: Site) -> None:
+    (site.directory / "slow_app.py").write_text(SLOW_APP)
+    node = site._client(free_port(), "client", {"RP_ASGI": "slow_app:app"})
+    node.wait_for("starting up")
+    assert "the application was cancelled" in node.end()
+
+
+SLOW_APP = """
+import asyncio
+
+async def app(scope, receive, send):
+    print("starting up", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("the application was cancelled", flush=True)
+"""
