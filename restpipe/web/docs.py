@@ -21,7 +21,7 @@ from restpipe.nodes.client import ClientNode
 from restpipe.nodes.server import ServerNode
 from restpipe.pipe import Pipe
 from restpipe.version import __version__
-from restpipe.web.documents import Document, Documents, document_of
+from restpipe.web.documents import MOST_TEXT, Document, Documents, document_of
 from restpipe.web.openapi import describe
 from restpipe.web.problems import problem_response
 from restpipe.web.relayed import paths_of_clients
@@ -29,8 +29,6 @@ from restpipe.web.relayed import paths_of_clients
 # Clients that an answer lists, unless it is asked for more or fewer; and at most.
 PAGE = 200
 MOST = 10_000
-# Characters that are shown of what a peer says of itself.
-_MOST_TEXT = 200
 
 # All of a page is the node's own, and no script is in it that is not a file; Swagger UI makes style sheets as it goes.
 _POLICY = (
@@ -218,7 +216,7 @@ def _client(root: str, pipe: Pipe) -> dict[str, Any]:
     return {
         "name": name,
         "address": pipe.peer.address,
-        "software": hello.software[:_MOST_TEXT],
+        "software": hello.software[:MOST_TEXT],
         "events": len(hello.manifest),
         "forwards": pipe.forwards,
         "path": f"{prefix}/",

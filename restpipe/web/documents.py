@@ -13,6 +13,8 @@ from restpipe.pipe import Pipe
 from restpipe.web.openapi import MOST_EVENTS, TAG, describe
 from restpipe_pb.v1.pipe_pb2 import Event
 
+# Characters that are shown of what a peer says of itself.
+MOST_TEXT = 200
 # Bytes of what is remembered of manifests.
 _MEMORY = 16 * 1024 * 1024
 
@@ -63,7 +65,7 @@ class Documents:
             description += f"\nOf its {len(hello.manifest)} events, the first {MOST_EVENTS} are shown."
         head = {
             "title": title,
-            "version": hello.software or "unknown",
+            "version": hello.software[:MOST_TEXT] or "unknown",
             "description": description.strip(),
         }
         return document_of(self.head(head, prefix), await self._part(hello.manifest, paths))
