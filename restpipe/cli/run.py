@@ -17,6 +17,7 @@ from restpipe.cli.notify import notify
 from restpipe.config import ClientSettings, ServerSettings, UnixBind, user_module_warnings
 from restpipe.config.binds import host_port
 from restpipe.exceptions import IdentityError
+from restpipe.handlers.blocked import LoopWatch
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.server import ServerNode
 from restpipe.version import __version__
@@ -77,6 +78,7 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
         log.warning(warning)
     node = ServerNode(settings) if isinstance(settings, ServerSettings) else ClientNode(settings)
     loop.add_signal_handler(signal.SIGHUP, node.reload, load)
+    watch = LoopWatch(node.methods, loop)
     web = web_server_of(node)
     if web is not None:
         await web.start()
@@ -84,6 +86,7 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
         if not await _started(node, stop):
             return
         spare_the_garbage_collector()
+        watch.start()
         typer.echo(first_screen(node, web))
         notify("READY=1")
         await stop.wait()
@@ -91,6 +94,7 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
         log.info("stopping: what is in flight has %g s to finish", settings.drain_timeout_s)
     finally:
         await stop_serving(node, web, settings.drain_timeout_s)
+        watch.stop()
     if node.threads.busy:
         log.warning("%d handler threads did not return and are left behind", node.threads.busy)
     log.info("stopped")

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from types import CodeType
 from typing import Any
 
 from restpipe.config import NodeSettings, import_application, make_object, reread
 from restpipe.exceptions import ConfigError, EventError, ForbiddenError
 from restpipe.handlers.answers import AnswerMemory
 from restpipe.handlers.asgi import AsgiApp, AsgiService
-from restpipe.handlers.blocked import LoopWatch
 from restpipe.handlers.connection_events import Notifier
 from restpipe.handlers.context import PeerContext
 from restpipe.handlers.dispatch import Dispatcher
@@ -122,12 +122,15 @@ class Node(ABC):
         self.exchange: Exchange = calling if self.tracing is None else self.tracing.exchanging(calling)
         self.notifier = Notifier(self.threads)
         self._loop = asyncio.get_running_loop()
-        methods = self.service.events.methods if isinstance(self.service, Dispatcher) else {}
-        self._loop_watch = LoopWatch(methods, self._loop)
         self._watch = Watch(
             self.custody, settings.identity_interval_s, self.stats, lambda: self.pipes, self._identity_changed
         )
         self._notifying: asyncio.Task[None] | None = None
+
+    @property
+    def methods(self) -> Mapping[CodeType, str]:
+        """The names of the methods that serve events, by their code; none where something else serves."""
+        return self.service.events.methods if isinstance(self.service, Dispatcher) else {}
 
     @property
     def identity(self) -> Identity:
@@ -159,7 +162,6 @@ class Node(ABC):
         self.started = datetime.now(UTC)
         self.stats.start()
         self.meter.start()
-        self._loop_watch.start()
         for handler in self._handlers:
             if isinstance(handler, WritableFileServer):
                 handler.tidy()
@@ -171,7 +173,6 @@ class Node(ABC):
         """Let what is in flight finish for at most `grace` seconds, and end all pipes."""
         await self._watch.stop()
         self.meter.stop()
-        self._loop_watch.stop()
         self.service.close()
         if isinstance(self.service, AsgiService):
             await self.service.stop(grace)
