@@ -50,7 +50,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        return to_json(document, serialize_unknown=True).decode()
+        line = to_json(document, serialize_unknown=True).decode()
+        return _CONTROL.sub(lambda control: f"\\u{ord(control[0]):04x}", line)  # those that JSON lets pass
 
 
 def configure_logging(*, debug: bool, log_format: LogFormat) -> None:

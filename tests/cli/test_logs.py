@@ -57,6 +57,9 @@ def test_what_others_said_stays_on_its_line_and_off_the_terminal(character: str)
     line = TextFormatter().format(record("the peer said %s", f"bye{character}faked"))
     assert character not in line
     assert ascii(character)[1:-1] in line
+    line = JsonFormatter().format(record("the peer said %s", f"bye{character}faked"))
+    assert character not in line
+    assert json.loads(line)["message"] == f"the peer said bye{character}faked"
 
 
 def test_no_line_of_a_traceback_passes_for_one_of_the_log() -> None:
