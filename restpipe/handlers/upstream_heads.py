@@ -7,6 +7,7 @@ import h11
 from restpipe.config import UpstreamAddress
 from restpipe.exceptions import BadArgumentsError, ServiceUnansweredError, WrongVerbError
 from restpipe.handlers.events import VERBS
+from restpipe.protocol.limits import MAX_PARTS
 from restpipe.transport.carrier import Peer
 from restpipe_pb.v1.pipe_pb2 import Request, Response
 
@@ -130,11 +131,13 @@ def response_head(head: h11.Response | h11.InformationalResponse, verb: str) -> 
         verb: of the request.
 
     Raises:
-        ServiceUnansweredError: its status is none, or its length is.
+        ServiceUnansweredError: its status is none, or its length is, or it has too many headers.
     """
     response = Response(status=200 if head.status_code == 101 else head.status_code)
     if not 200 <= response.status <= 599:
         raise ServiceUnansweredError(f"the service answered with status {head.status_code}")
+    if len(head.headers) > MAX_PARTS:
+        raise ServiceUnansweredError(f"the service's answer has {len(head.headers)} headers, {MAX_PARTS} are accepted")
     fields = [(name.decode("ascii"), value.decode("latin-1")) for name, value in head.headers]
     single = dict(fields)
     nominated = {token.strip() for name, value in fields if name == "connection" for token in value.lower().split(",")}
