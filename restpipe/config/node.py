@@ -366,7 +366,6 @@ class NodeSettings(BaseSettings):
     ] = "localhost"
     statsd_port: Annotated[
         OptionalPort,
-        OptionalUpstream,
         Setting(
             "RP_STATSD_PORT",
             help="UDP port of the statsd server; empty for no statsd.",
