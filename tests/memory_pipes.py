@@ -12,7 +12,7 @@ from restpipe.protocol.limits import Limits
 from restpipe.stats import NullStats
 from restpipe.transport.carrier import Peer
 from restpipe.transport.memory import MemoryCarrier, memory_pair
-from restpipe_pb.v1.pipe_pb2 import Event, Goaway
+from restpipe_pb.v1.pipe_pb2 import Event, Goaway, Hello
 
 PATIENCE = 10.0
 
@@ -65,12 +65,11 @@ class Pipes:
             peers[0],
             dials=True,
             limits=limits or Limits(),
-            manifest=list(dispatcher.events.manifest if manifest is None else manifest),
+            hello=Hello(manifest=dispatcher.events.manifest if manifest is None else manifest, remembers=remembers),
             serve=serve or dispatcher.serve,
             stats=NullStats(),
-            remembers=remembers,
         )
-        calling = Pipe(peers[1], dials=False, limits=Limits(), manifest=[], serve=_serve_nothing, stats=NullStats())
+        calling = Pipe(peers[1], dials=False, limits=Limits(), hello=Hello(), serve=_serve_nothing, stats=NullStats())
         joint = Joint(calling, serving, peers)
         joint.runs = [asyncio.create_task(calling.run()), asyncio.create_task(serving.run())]
         self._joints.append(joint)

@@ -30,6 +30,8 @@ from restpipe.pipe import Incoming, Pipe, Serve
 from restpipe.protocol.limits import Limits
 from restpipe.stats import stats_to
 from restpipe.transport.carrier import Carrier
+from restpipe.version import __version__
+from restpipe_pb.v1.pipe_pb2 import Hello
 
 log = logging.getLogger(__name__)
 
@@ -242,19 +244,16 @@ class Node(ABC):
         carrier, serve, traffic = self.meter.metered(carrier, self.serving)
         if self.tracing is not None:
             serve = self.tracing.serving(serve)
-        pipe = Pipe(
-            carrier,
-            dials=dials,
-            limits=self.limits,
+        hello = Hello(
+            software=f"restpipe/{__version__}",
             manifest=self.service.manifest,
-            serve=serve,
-            stats=self.stats,
-            succeeds=succeeds,
             forwards=self.service.forwards,
             remembers=self.service.remembers,
+            succeeds=succeeds,
             relays=self.relays,
             knows_callers=self.knows_callers,
         )
+        pipe = Pipe(carrier, dials=dials, limits=self.limits, hello=hello, serve=serve, stats=self.stats)
         self.meter.follow(pipe, traffic)
         return pipe
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, ClassVar
@@ -26,8 +26,6 @@ from restpipe.protocol.describe import describe_frame
 from restpipe.protocol.limits import REFUSAL_COST, Limits
 from restpipe.stats import Count, Stats, Timing
 from restpipe.transport.carrier import Carrier, CarrierLostError, Peer
-from restpipe.version import __version__
-from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
 from restpipe_pb.v1.pipe_pb2 import Goaway, Hello, Request, Response
 
 log = logging.getLogger(__name__)
@@ -72,14 +70,9 @@ class Pipe:
         carrier: what brings the frames.
         dials: this node made the connection.
         limits: of this node.
-        manifest: the events this node serves.
+        hello: what this node says of itself, but for its limits and the name of the pipe. The pipe keeps the message.
         serve: answers a request, as a task of its own.
         stats: counters.
-        forwards: this node passes every request on to an HTTP service.
-        succeeds: this node has another pipe to the peer, which this one succeeds without loss.
-        remembers: name of this node's memory of answers, "" for none.
-        relays: name of what this node remembers of the requests that it passes on, "" where it passes none on.
-        knows_callers: this node knows who is the caller of a request that is passed on to it: `serve` looks.
 
     Attributes:
         peer: the node at the other end.
@@ -102,14 +95,9 @@ class Pipe:
         *,
         dials: bool,
         limits: Limits,
-        manifest: Sequence[ManifestEvent],
+        hello: Hello,
         serve: Serve,
         stats: Stats,
-        forwards: bool = False,
-        succeeds: bool = False,
-        remembers: str = "",
-        relays: str = "",
-        knows_callers: bool = False,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._carrier = carrier
@@ -117,19 +105,8 @@ class Pipe:
         self._serve = serve
         self._stats = stats
         self.name = token_hex(6) if dials else ""
-        self._core = Connection(
-            dials=dials,
-            limits=limits,
-            software=f"restpipe/{__version__}",
-            manifest=list(manifest),
-            now=loop.time(),
-            forwards=forwards,
-            succeeds=succeeds,
-            remembers=remembers,
-            relays=relays,
-            knows_callers=knows_callers,
-            pipe=self.name,
-        )
+        hello.pipe = self.name
+        self._core = Connection(dials=dials, limits=limits, hello=hello, now=loop.time())
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
         self._clocks = Clocks(lambda: (*self._calls.values(), *self._incoming.values()))

@@ -61,7 +61,6 @@ from restpipe_pb.v1.pipe_pb2 import (
     Request,
     Response,
 )
-from restpipe_pb.v1.pipe_pb2 import Event as ManifestEvent
 
 
 def shorten(message: str) -> str:
@@ -78,15 +77,8 @@ class Connection:
     Args:
         dials: this side made the call.
         limits: this side's bounds.
-        software: product and version, for the Hello.
-        manifest: the events this side serves.
+        hello: what this side says of itself, but for its revision and its limits. The connection keeps the message.
         now: monotonic time in seconds.
-        forwards: this side passes every request on to an HTTP service.
-        succeeds: this side has another pipe to the peer, which this one succeeds.
-        remembers: name of this side's memory of answers, "" for none.
-        relays: name of what this side remembers of the requests that it passes on, "" where it passes none on.
-        knows_callers: this side knows who is the caller of a request that is passed on to it.
-        pipe: name of the pipe, from the dialling side.
 
     Attributes:
         peer_remembers: name of the peer's memory of answers, "" for none.
@@ -98,15 +90,8 @@ class Connection:
         *,
         dials: bool,
         limits: Limits,
-        software: str,
-        manifest: list[ManifestEvent],
+        hello: Hello,
         now: float,
-        forwards: bool = False,
-        succeeds: bool = False,
-        remembers: str = "",
-        relays: str = "",
-        knows_callers: bool = False,
-        pipe: str = "",
     ) -> None:
         self.limits = limits
         self.peer_hello: Hello | None = None
@@ -124,20 +109,10 @@ class Connection:
         self._ended = False
         self._nuisance = 0.0
         self._holds = Holds()
-        hello = Hello(
-            revision=REVISION,
-            software=software,
-            initial_window=limits.initial_window,
-            max_exchanges=limits.max_exchanges,
-            max_frame_bytes=limits.max_frame_bytes,
-            manifest=manifest,
-            forwards=forwards,
-            succeeds=succeeds,
-            remembers=remembers,
-            relays=relays,
-            knows_callers=knows_callers,
-            pipe=pipe,
-        )
+        hello.revision = REVISION
+        hello.initial_window = limits.initial_window
+        hello.max_exchanges = limits.max_exchanges
+        hello.max_frame_bytes = limits.max_frame_bytes
         self._control(0, "hello", hello)
 
     # What this side wants

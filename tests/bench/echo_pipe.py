@@ -18,7 +18,7 @@ from restpipe.stats import NullStats
 from restpipe.transport.carrier import Carrier
 from restpipe.transport.grpc_client import dial
 from restpipe.transport.grpc_server import PipeListener
-from restpipe_pb.v1.pipe_pb2 import Response
+from restpipe_pb.v1.pipe_pb2 import Hello, Response
 
 
 def identity(directory: Path, role: Role) -> Identity:
@@ -28,7 +28,7 @@ def identity(directory: Path, role: Role) -> Identity:
 
 
 def pipe_over(carrier: Carrier, *, dials: bool) -> Pipe:
-    return Pipe(carrier, dials=dials, limits=Limits(), manifest=[], serve=echo, stats=NullStats())
+    return Pipe(carrier, dials=dials, limits=Limits(), hello=Hello(), serve=echo, stats=NullStats())
 
 
 async def echo(incoming: Incoming) -> None:

@@ -154,9 +154,13 @@ async def served(frames: list[bytes], *, dials: bool) -> None:
     threads = HandlerThreads(1)
     dispatcher = Dispatcher(Handler(), threads=threads, max_body=50_000, send_tracebacks=True, stats=NullStats())
     pipe = Pipe(
-        near, dials=dials, limits=Limits(max_exchanges=10), manifest=[], serve=dispatcher.serve, stats=NullStats(),
-        remembers="fuzz",
-    )  # fmt: skip
+        near,
+        dials=dials,
+        limits=Limits(max_exchanges=10),
+        hello=Hello(remembers="fuzz"),
+        serve=dispatcher.serve,
+        stats=NullStats(),
+    )
     run = asyncio.ensure_future(pipe.run())
 
     async def talk() -> None:

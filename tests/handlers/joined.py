@@ -14,7 +14,7 @@ from restpipe.protocol.limits import Limits
 from restpipe.stats import NullStats
 from restpipe.transport.carrier import Carrier, Peer
 from restpipe.transport.memory import memory_pair
-from restpipe_pb.v1.pipe_pb2 import Goaway, Header, Parameter, Request
+from restpipe_pb.v1.pipe_pb2 import Goaway, Header, Hello, Parameter, Request
 
 CLIENT = Peer("client", "192.0.2.1", b"a certificate")
 SERVER = Peer("server", "192.0.2.2")
@@ -158,7 +158,7 @@ async def joined(
 
     def pipe(carrier: Carrier, serve: Serve, *, dials: bool) -> Pipe:
         return Pipe(
-            carrier, dials=dials, limits=limits or Limits(), manifest=[], serve=serve, stats=stats or NullStats()
+            carrier, dials=dials, limits=limits or Limits(), hello=Hello(), serve=serve, stats=stats or NullStats()
         )
 
     calling = pipe(carriers[0], watched[0].serve, dials=True)

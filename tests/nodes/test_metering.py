@@ -18,7 +18,7 @@ from restpipe.protocol.limits import Limits
 from restpipe.stats import NullStats
 from restpipe.transport.carrier import Peer
 from restpipe.transport.memory import memory_pair
-from restpipe_pb.v1.pipe_pb2 import Goaway, Request, Response
+from restpipe_pb.v1.pipe_pb2 import Goaway, Hello, Request, Response
 
 PATIENT = Patience(PATIENCE, PATIENCE)
 
@@ -44,7 +44,7 @@ class Joined:
         ends = memory_pair(Peer("asking", "192.0.2.1"), Peer("asked", "192.0.2.2"))
         for meter, end, dials in ((self.opening, ends[0], True), (self.serving, ends[1], False)):
             carrier, serve, traffic = meter.metered(end, self._serve)
-            pipe = Pipe(carrier, dials=dials, limits=Limits(), manifest=[], serve=serve, stats=NullStats())
+            pipe = Pipe(carrier, dials=dials, limits=Limits(), hello=Hello(), serve=serve, stats=NullStats())
             meter.follow(pipe, traffic)
             self.pipes.append(pipe)
 

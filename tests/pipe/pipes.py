@@ -52,7 +52,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 def make_pipe(carrier: Carrier, *, dials: bool, serve: Serve = echo, limits: Limits | None = None) -> Pipe:
-    return Pipe(carrier, dials=dials, limits=limits or Limits(), manifest=[], serve=serve, stats=NullStats())
+    return Pipe(carrier, dials=dials, limits=limits or Limits(), hello=Hello(), serve=serve, stats=NullStats())
 
 
 def nothing_is_kept(pipe: Pipe) -> None:

@@ -41,7 +41,7 @@ def hello(
 
 def connection(*, dials: bool = True, limits: Limits | None = None, now: float = 0.0) -> Connection:
     """Make a side that has neither sent nor received anything."""
-    return Connection(dials=dials, limits=limits or Limits(), software="restpipe/1.0", manifest=[], now=now)
+    return Connection(dials=dials, limits=limits or Limits(), hello=Hello(software="restpipe/1.0"), now=now)
 
 
 class Side:

@@ -173,7 +173,7 @@ def test_a_hello_may_be_as_large_as_a_first_frame_whatever_the_node_accepts_late
 def test_the_manifest_travels_in_the_hello() -> None:
     side = connection()
     served = Event(verb="get", noun="time")
-    told = type(side)(dials=True, limits=Limits(), software="s", manifest=[served], now=0.0).next_frame()
+    told = type(side)(dials=True, limits=Limits(), hello=Hello(manifest=[served]), now=0.0).next_frame()
     assert told is not None
     assert list(Frame.FromString(told).envelopes[0].hello.manifest) == [served]
 
