@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix proto coverage bench wheel clean
+.PHONY: help demo test check fix proto coverage soak bench wheel clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ proto: $(VENV)/.dev  ## generate gen/ from protos/
 coverage: $(VENV)/.dev  ## branch coverage of the protocol core
 	@$(BIN)/coverage run -m pytest -q tests/protocol
 	@$(BIN)/coverage report --include 'restpipe/protocol/*' --fail-under 100
+
+soak: $(VENV)/.dev  ## hurt twenty nodes under load for five minutes; SEED= repeats a run, DURATION= is in seconds
+	@PYTHONPATH=tests/e2e $(BIN)/python tests/faults/soak.py $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION))
 
 $(VENV)/.bench: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --group bench

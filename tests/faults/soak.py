@@ -1,0 +1,193 @@
+"""The soak: real nodes under load and under faults, and the verdict. `python soak.py --help`."""
+
+import argparse
+import asyncio
+import os
+import random
+import secrets
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calls import KINDS, Call, Told
+from census import Census, beyond_idle, census_of, growth, memory_of
+from checker import BACK, GROWTH, RULES, Violation, check_calls
+from injector import Injected, Injector
+from nodes_under_test import Nodes
+from rich.console import Console
+from rich.table import Table
+from traffic import SERVER, Traffic
+
+# Seconds after the end of the load by which every node is idle.
+IDLE_BY = 10.0
+# Seconds in which every client is back once the last fault is undone, on a busy machine too.
+BACK_BY = 60.0
+# MiB by which a node may grow in a minute under steady load.
+MOST_GROWTH = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do.
+
+    Attributes:
+        seed: of everything that is left to chance.
+        clients: number of client nodes, each a process.
+        duration: seconds of faults.
+        steady: seconds of load without faults after them, in which memory may not grow; 0 for none.
+        interval: seconds from one fault to the next.
+        longest: seconds that a fault may last.
+        rate: calls a second.
+        grace: seconds that an answer may come after its deadline.
+        settings: of the nodes.
+    """
+
+    seed: int
+    clients: int = 20
+    duration: float = 300.0
+    steady: float = 60.0
+    interval: float = 5.0
+    longest: float = 15.0
+    rate: float = 100.0
+    grace: float = 1.0
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Verdict:
+    """What came of it."""
+
+    calls: list[Call]
+    injected: list[Injected]
+    violations: list[Violation]
+    growth: dict[str, float]
+
+
+async def soak(plan: Plan, directory: Path) -> Verdict:
+    """Run the nodes in an empty directory, hurt them under load, and judge."""
+    async with Nodes(directory, plan.clients, **plan.settings) as nodes:
+        await warm_up(nodes)
+        idle = await census(nodes)
+        traffic = Traffic(nodes.webs, plan.rate, random.Random(plan.seed))
+        injector = Injector(nodes, plan.interval, plan.longest, random.Random(plan.seed))
+        over = asyncio.Event()
+        load = asyncio.create_task(traffic.run(over))
+        await injector.run(plan.duration)
+        violations = await never_back(nodes)
+        samples = await sample_memory(nodes, plan.steady)
+        over.set()
+        await load
+        violations += check_calls(
+            traffic.calls, nodes.ledger.entries(),
+            grace=plan.grace, disturbed=nodes.disturbed, stalled=traffic.stalled,
+        )  # fmt: skip
+        violations += await never_idle(nodes, idle)
+    grown = {name: growth(each) for name, each in samples.items()}
+    violations += [Violation(GROWTH, f"{name}: {mib:.2f} MiB") for name, mib in grown.items() if mib > MOST_GROWTH]
+    return Verdict(traffic.calls, injector.injected, violations, grown)
+
+
+async def warm_up(nodes: Nodes) -> None:
+    """Have every node start the threads that it may have, and open what it opens once."""
+
+    async def burst(asked: str, path: str) -> None:
+        await asyncio.gather(*(nodes.webs[asked].get(f"{path}/note/sync//warm{i}/0.1") for i in range(16)))
+
+    for name in nodes.clients:
+        await asyncio.gather(burst(SERVER, f"/client/{name}"), burst(name, "/server"))
+    os.truncate(nodes.ledger.path, 0)
+
+
+async def census(nodes: Nodes) -> dict[str, Census]:
+    """Count what each node holds."""
+    first = nodes.clients[0]
+    counted = {SERVER: await census_of(nodes.pid(SERVER), nodes.webs[SERVER], (nodes.webs[first], "/server"))}
+    for name in nodes.clients:
+        way = nodes.webs[SERVER], f"/client/{name}"
+        counted[name] = await census_of(nodes.pid(name), nodes.webs[name], way)
+    return counted
+
+
+async def never_back(nodes: Nodes) -> list[Violation]:
+    """Wait until every client is reached, both ways; return those that are not."""
+    headers = {"Prefer": f"wait={BACK_BY:g}", "X-Event-Timeout": f"{BACK_BY:g}"}
+
+    async def reach(asked: str, path: str) -> list[Violation]:
+        answer = await nodes.webs[asked].get(f"{path}/tasks", headers=headers, timeout=2 * BACK_BY)
+        return [] if answer.status_code == 200 else [Violation(BACK, f"{asked}{path}: {answer.text}")]
+
+    ways = [(SERVER, f"/client/{name}") for name in nodes.clients] + [(name, "/server") for name in nodes.clients]
+    return [violation for found in await asyncio.gather(*(reach(*way) for way in ways)) for violation in found]
+
+
+async def never_idle(nodes: Nodes, idle: dict[str, Census]) -> list[Violation]:
+    """Return what the nodes still hold when they should be idle."""
+    loop = asyncio.get_running_loop()
+    by = loop.time() + IDLE_BY
+    while True:
+        now = await census(nodes)
+        found = [violation for name in nodes.names for violation in beyond_idle(name, idle[name], now[name])]
+        if not found or loop.time() > by:
+            return found
+        await asyncio.sleep(0.5)
+
+
+async def sample_memory(nodes: Nodes, seconds: float) -> dict[str, list[tuple[float, int]]]:
+    """Look at the memory of every node, once a second, for so long."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    samples: dict[str, list[tuple[float, int]]] = {}
+    while (now := loop.time() - begun) < seconds:
+        for name in nodes.names:
+            samples.setdefault(name, []).append((now, memory_of(nodes.pid(name))))
+        await asyncio.sleep(1)
+    return samples
+
+
+def tables(verdict: Verdict) -> list[Table]:
+    """Return what was done, what callers were told, and what was found."""
+    faults = Table("at, s", "node", "fault", "for, s", title="faults")
+    for each in verdict.injected:
+        faults.add_row(f"{each.at:.0f}", each.node, each.fault, f"{each.seconds:.1f}")
+    told: tuple[Told, ...] = ("done", "no", "yes", "unknown", "none")
+    outcomes = Table("request", "calls", *told, "repeated", "slowest, s", title="what callers were told: executed?")
+    for kind in KINDS:
+        calls = [call for call in verdict.calls if call.kind == kind]
+        counted = Counter(call.told for call in calls)
+        outcomes.add_row(
+            kind.name, str(len(calls)), *(str(counted[each]) for each in told),
+            str(sum(call.attempts > 1 for call in calls)), f"{max((c.ended - c.begun for c in calls), default=0):.1f}",
+        )  # fmt: skip
+    broken = Counter(violation.rule for violation in verdict.violations)
+    rules = Table("must never be", "was", title="verdict")
+    for rule in RULES:
+        rules.add_row(rule, str(broken[rule]), style="bold red" if broken[rule] else "green")
+    if verdict.growth:
+        worst = max(verdict.growth, key=lambda name: verdict.growth[name])
+        rules.caption = f"memory: at most {verdict.growth[worst]:+.2f} MiB a minute ({worst})"
+    return [faults, outcomes, rules]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the soak from a command line; return 0 where nothing was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of an earlier run, to repeat it")
+    parser.add_argument("--duration", type=float, default=Plan.duration, help="seconds of faults (%(default)g)")
+    parser.add_argument("--clients", type=int, default=Plan.clients, help="client nodes (%(default)d)")
+    chosen = parser.parse_args(arguments)
+    console = Console()
+    console.print(f"seed {chosen.seed}: {chosen.clients} clients, {chosen.duration:g} s of faults", highlight=False)
+    with tempfile.TemporaryDirectory(prefix="soak") as directory:
+        verdict = asyncio.run(soak(Plan(**vars(chosen)), Path(directory)))
+    for table in tables(verdict):
+        console.print(table)
+    for violation in verdict.violations:
+        console.print(f"{violation.rule}: {violation.what}", style="red", markup=False, highlight=False)
+    return 1 if verdict.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
