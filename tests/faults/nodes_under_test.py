@@ -69,7 +69,7 @@ class Nodes:
         settings = self.ledger.settings_of(name)
         web = f"unix:{self._socket(name)}"
         if name == SERVER:
-            node = await asyncio.to_thread(lambda: self._site.server(RP_SERVER_WEB_BIND=web, **settings))
+            node = await asyncio.to_thread(lambda: self._site.server(port=0, RP_SERVER_WEB_BIND=web, **settings))
             for proxy in self.proxies.values():
                 proxy.target = node.pipe_port
         else:
