@@ -87,7 +87,7 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
             return
         spare_the_garbage_collector()
         watch.start()
-        typer.echo(first_screen(node, web))
+        _show(first_screen(node, web))
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")
@@ -112,6 +112,14 @@ async def _started(node: ServerNode | ClientNode, stop: asyncio.Event) -> bool:
     starting.cancel()
     await asyncio.wait({starting})
     return False
+
+
+def _show(text: str) -> None:
+    """Write what nobody may be there to read: a full disk keeps no node from starting."""
+    try:
+        typer.echo(text)
+    except OSError as error:
+        log.warning("the first screen could not be shown: %s", error)
 
 
 def _on_signal(stop: asyncio.Event) -> None:
