@@ -29,7 +29,8 @@ class LedgerSite(Site):
 @contextmanager
 def ledger_site(directory: Path, **settings: str) -> Iterator[LedgerSite]:
     """Run a site whose nodes write down what they execute."""
-    with LedgerSite(directory, **settings) as site:
+    site = LedgerSite(directory, **settings)
+    with site:
         yield site
 
 

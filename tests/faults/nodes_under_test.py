@@ -39,11 +39,18 @@ class Nodes:
         self.webs = {name: self._caller_of(name) for name in self.names}
 
     async def __aenter__(self) -> "Nodes":
-        for name in self.clients:
-            self._site.identity("client", name)
-            await self.proxies[name].start()
-        await self.start(SERVER)
-        await asyncio.gather(*map(self.start, self.clients))
+        try:
+            for name in self.clients:
+                self._site.identity("client", name)
+                await self.proxies[name].start()
+            await self.start(SERVER)
+            # All at once, and each to its end: none is left behind where another fails.
+            for failed in await asyncio.gather(*map(self.start, self.clients), return_exceptions=True):
+                if failed is not None:
+                    raise failed
+        except BaseException as error:
+            await self.__aexit__(type(error), error, None)
+            raise
         return self
 
     async def __aexit__(

@@ -20,4 +20,5 @@ async def test_nothing_is_lost_doubled_mixed_up_or_left_behind_whatever_fails(tm
     assert verdict.violations == []
     told = {call.told for call in verdict.calls}
     assert {"done", "no", "unknown"} <= told, "the faults hit nothing"
+    assert any(call.attempts > 1 for call in verdict.calls), "nothing was repeated"
     assert len(verdict.injected) >= 10

@@ -12,7 +12,7 @@ from calls import KINDS, Call, Kind, Told
 SERVER = "server"
 # Seconds that a call may take, and that it may wait for an absent peer.
 TIMEOUTS = (2.0, 5.0, 10.0)
-WAITS = ("0", "1", "20")
+WAITS = ("0", "20", "20")
 # Seconds beyond a call's deadline after which the caller gives up, long after the answer was due.
 PATIENCE = 30.0
 # Seconds between two looks at the clock; what is missing of them is no fault of the nodes.
@@ -76,7 +76,7 @@ class Traffic:
             ((SERVER, client, f"/client/{client}"), (client, SERVER, "/server")),
         )
         # Long enough for a fault to come between the ledger and the answer, now and then.
-        seconds = chance.choice((0, 0, 0.02, 0.5))
+        seconds = chance.choice((0, 0.02, 0.5, 1.0))
         self.calls.append(await make_call(
             self._webs[asked], kind, asked=asked, serving=serving, prefix=prefix, seconds=seconds,
             size=chance.choice(kind.sizes), timeout=chance.choice(TIMEOUTS), wait=chance.choice(WAITS),
