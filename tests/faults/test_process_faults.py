@@ -18,7 +18,7 @@ from live_nodes import running_client
 
 from restpipe.identity import Role
 
-CROWD = 30
+CROWD = 20
 # CURLE_GOT_NOTHING, CURLE_RECV_ERROR: the connection was closed before it was served.
 CUT = (52, 56)
 AGAIN = ("--retry", "20", "--retry-all-errors", "--retry-delay", "0", "--retry-max-time", "20")
