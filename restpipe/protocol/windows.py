@@ -118,8 +118,8 @@ class ReceiveWindow:
     However fast its reader and its path, a sender gets no more than a window across in a round trip. So the window
     doubles, up to `limit` and as far as the budget goes, where a whole one was consumed in little more than that, much
     as QUIC and yamux have it. It stays as it is where the reader or the path takes longer: more would only wait, unread
-    or in the queues of the path, in front of everything else. It never shrinks: what it took of the budget is given back
-    when its body ends.
+    or in the queues of the path, in front of everything else. It never shrinks: what it took of the budget is
+    given back when its body ends.
 
     Args:
         initial: bytes, as in this side's Hello.
