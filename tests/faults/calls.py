@@ -33,7 +33,7 @@ KINDS = (
     Kind("GET", "GET", "note", repeatable=True),
     Kind("GET, in a thread", "GET", "note/sync", repeatable=True),
     Kind("GET, at most once", "GET", "once"),
-    Kind("POST", "POST", "note", sizes=(1, 1000, 300_000)),
+    Kind("POST", "POST", "note", sizes=(1, 1000, 60_000)),
     Kind("POST with a key", "POST", "note", keyed=True, sizes=(1, 1000, 50_000)),
 )
 
