@@ -107,7 +107,7 @@ class Once:
             EventError: it failed, now or when it was executed.
         """
         data = None if streams else await incoming.body.read(self._max_body)
-        body = incoming.body if data is None else Body(data, more=False, length=None, consumed=_nothing)
+        body = incoming.body if data is None else Body(data, more=False, length=None, consumed=None)
         mark = fingerprint(incoming.request, data)
         while True:
             entry, new = self._memory.begin(
@@ -184,10 +184,6 @@ class Once:
         recorded, task = self._running[entry]
         recorded.abandoned = True
         task.cancel()
-
-
-def _nothing(_size: int) -> None:
-    """Grant no credit: the body was read."""
 
 
 def fingerprint(request: Request, body: bytes | None) -> bytes:

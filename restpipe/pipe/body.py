@@ -15,7 +15,7 @@ class Body:
     Args:
         first: the bytes that came with the head.
         more: whether pieces follow.
-        consumed: called with the number of bytes that were taken.
+        consumed: called with the number of bytes that were taken; None where nobody needs to know, for nothing follows.
 
     Attributes:
         length: bytes of the whole body, None where the sender did not tell.
@@ -24,7 +24,7 @@ class Body:
 
     __slots__ = ("_consumed", "_error", "_first", "_more", "_pieces", "_waiter", "ask", "length")
 
-    def __init__(self, first: bytes, *, more: bool, length: int | None, consumed: Callable[[int], None]) -> None:
+    def __init__(self, first: bytes, *, more: bool, length: int | None, consumed: Callable[[int], None] | None) -> None:
         self._first = first
         # Made for the first piece that follows: most bodies are one piece.
         self._pieces: deque[bytes] | None = None
@@ -72,7 +72,8 @@ class Body:
         """
         if self._first:
             piece, self._first = self._first, b""
-            self._consumed(len(piece))
+            if self._consumed is not None:
+                self._consumed(len(piece))
             return piece
         while not self._pieces:
             if self._error is not None:
@@ -85,7 +86,8 @@ class Body:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         piece = self._pieces.popleft()
-        self._consumed(len(piece))
+        if self._consumed is not None:
+            self._consumed(len(piece))
         return piece
 
     async def read_some(self, enough: int) -> bytes:

@@ -53,7 +53,8 @@ class LiveExchange:
         """Prepare for the body that came, and comes, with a head."""
         more = head.more
         length = head.body_length if more and head.HasField("body_length") else None
-        self.body = Body(head.body, more=more, length=length, consumed=self._consumed)
+        # Most bodies are here with their heads: they refer to no exchange, so that no cycle waits for the collector.
+        self.body = Body(head.body, more=more, length=length, consumed=self._consumed if more else None)
 
     def progress(self) -> None:
         """Start the clock again, unless it was stopped."""
@@ -80,7 +81,7 @@ class Call(LiveExchange):
 
     def __init__(self, pipe: "Pipe", exchange_id: int, timeout: float, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(pipe, exchange_id, timeout, loop)
-        self.head: asyncio.Future[Answer] = loop.create_future()
+        self.head: asyncio.Future[Response] = loop.create_future()
         self.upload: asyncio.Task[None] | None = None
         self.sent_at = self.deadline - timeout
 
@@ -93,7 +94,7 @@ class Call(LiveExchange):
         if response.HasField("failure"):
             self.head.set_exception(from_failure(response.failure))
         else:
-            self.head.set_result(Answer(self, response))
+            self.head.set_result(response)
 
     def fail(self, error: EventError) -> None:
         """Let whoever waits for the response, or reads its body, see `error`."""

@@ -218,7 +218,7 @@ class Pipe:
         self._sender.wake()
         self._stats.count(Count.SEND)
         try:
-            return await call.head
+            return Answer(call, await call.head)
         except asyncio.CancelledError:
             self.cancel_call(call, "the caller went away")
             raise

@@ -1,6 +1,7 @@
 """The two ends of an exchange: what each may do, and what the other sees."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pipes import TIMEOUT, Joined, echo, joined, request, stream, until, whole, wired
 
@@ -327,3 +328,21 @@ async def test_the_bytes_that_a_handler_takes_are_granted_again() -> None:
         while received < 49152 + 3:
             received += len((await wire.until("chunk")).data)
         assert received == 49152 + 3
+
+
+async def test_an_exchange_leaves_nothing_for_the_garbage_collector_to_find() -> None:
+    async with joined() as nodes:
+        await whole(await nodes.dialling.call(request(b"warm")))
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(10):
+                assert await whole(await nodes.dialling.call(request(b"body"))) == b"body"
+            gc.collect()
+            left = [type(each).__name__ for each in gc.garbage]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not left
