@@ -35,6 +35,7 @@ def test_a_client_takes_its_own_place_three_times_while_the_server_believes_its_
     server = site.server(RP_CLIENT_HEARTBEAT_TIMEOUT_S="60", RP_CLIENT_HEARTBEAT_INTERVAL_S="20")
     with Proxy(server.pipe_port) as proxy:
         client = site.client(proxy.port)
+        server.wait_for("client client connected from 127.0.0.1")  # which is after the client knows that it is
         for times in range(1, 4):
             lost = time.monotonic()
             proxy.leave_half_open()

@@ -176,8 +176,10 @@ class Screen:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.before = termios.tcgetattr(self.slave)
         self._text = ""
+        # The terminal's own size counts: workers of pytest-xdist have variables for another one.
+        environment = {k: v for k, v in nodes.environment.items() if k not in {"COLUMNS", "LINES"}}
         self.process = subprocess.Popen(
-            [SCRIPTS / "restpipe", "top", "--interval", "0.2", *words], env=nodes.environment | settings,
+            [SCRIPTS / "restpipe", "top", "--interval", "0.2", *words], env=environment | settings,
             stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True,
         )  # fmt: skip
 
