@@ -71,6 +71,19 @@ async def stalled_write(carrier: Carrier) -> asyncio.Task[None]:
     raise AssertionError(f"{PLENTY} bytes were taken that nobody read")
 
 
+async def read_past(write: asyncio.Task[None], pair: Pair) -> None:
+    """Read until a write that waits is done, and what is written after it is here."""
+
+    async def follow() -> None:
+        await write
+        await pair.here.carrier.write(b"after it")
+
+    following = asyncio.create_task(follow())
+    while (frame := await pair.there.carrier.read()) != b"after it":
+        assert frame is not None
+    await following
+
+
 async def test_frames_arrive_whole_and_in_order(pair: Pair) -> None:
     frames = [bytes([n % 256]) * size for n, size in enumerate([1, 0, 16 * 1024, 3, 200_000, 0, 7] * 5)]
     writing = asyncio.create_task(write_all(pair.here.carrier, frames))
@@ -99,9 +112,7 @@ async def _read_count(carrier: Carrier, count: int) -> list[bytes | None]:
 
 async def test_a_write_waits_for_a_reader(pair: Pair) -> None:
     write = await stalled_write(pair.here.carrier)
-    while not write.done():
-        assert await pair.there.carrier.read() is not None
-    await write
+    await read_past(write, pair)
 
 
 async def test_a_writer_that_waits_does_not_stop_the_other_direction(pair: Pair) -> None:
@@ -110,8 +121,7 @@ async def test_a_writer_that_waits_does_not_stop_the_other_direction(pair: Pair)
         await pair.there.carrier.write(b"past it")
         assert await pair.here.carrier.read() == b"past it"
     assert not write.done()
-    while not write.done():
-        await pair.there.carrier.read()
+    await read_past(write, pair)
 
 
 async def test_the_end_is_seen_after_everything_that_was_written(pair: Pair) -> None:
