@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
 from secrets import token_hex
+from time import monotonic
 from typing import Any, ClassVar
 
 from restpipe.exceptions import (
@@ -106,7 +107,7 @@ class Pipe:
         self._stats = stats
         self.name = token_hex(6) if dials else ""
         hello.pipe = self.name
-        self._core = Connection(dials=dials, limits=limits, hello=hello, now=loop.time())
+        self._core = Connection(dials=dials, limits=limits, hello=hello, now=monotonic())
         self._calls: dict[int, Call] = {}
         self._incoming: dict[int, Incoming] = {}
         self._clocks = Clocks(lambda: (*self._calls.values(), *self._incoming.values()))
@@ -124,7 +125,7 @@ class Pipe:
         self.remembers = ""
         self.relays = ""
         self.knows_callers = False
-        self._tick_timer = loop.call_at(self._core.tick_due, self._tick)
+        self._tick_timer = loop.call_later(self._core.tick_due - monotonic(), self._tick)
 
     # Life
 
@@ -265,7 +266,7 @@ class Pipe:
 
     def consume(self, exchange_id: int, size: int) -> None:
         """Grant credit for `size` bytes that were taken."""
-        self._core.consume(exchange_id, size, self._loop.time())
+        self._core.consume(exchange_id, size, monotonic())
         self._sender.wake()
 
     def want_body(self, exchange_id: int) -> None:
@@ -326,7 +327,7 @@ class Pipe:
     # What arrives
 
     async def _read(self) -> None:
-        carrier, core, loop = self._carrier, self._core, self._loop
+        carrier, core = self._carrier, self._core
         while (frame := await carrier.read()) is not None:
             if self._trace:
                 log.debug("%s > %s", self.peer.name, describe_frame(frame))
@@ -334,7 +335,7 @@ class Pipe:
                 # It crossed the end: only taken off the carrier, for the peer's last write must not wait.
                 await asyncio.sleep(CROSSING_COST)
                 continue
-            for event in core.receive(frame, loop.time()):
+            for event in core.receive(frame, monotonic()):
                 self._TAKE[type(event)](self, event)
                 if self.ended.done():
                     break
@@ -447,11 +448,11 @@ class Pipe:
         return self.ended.done()
 
     def _tick(self) -> None:
-        for event in self._core.tick(self._loop.time()):
+        for event in self._core.tick(monotonic()):
             self._TAKE[type(event)](self, event)
         self._sender.wake()
         if not self.ended.done():
-            self._tick_timer = self._loop.call_at(self._core.tick_due, self._tick)
+            self._tick_timer = self._loop.call_later(self._core.tick_due - monotonic(), self._tick)
 
     # The end
 

@@ -10,6 +10,9 @@ MAX_WINDOW = 2**31 - 1
 _ROUND_TRIPS = 1.5
 # Seconds that two event loops, busy with other work, may need beside the path to turn a window over.
 _TURN = 0.005
+# A window that took as many times as long as one that is just large enough is too large. Below 2, one that doubled
+# could be.
+_TOO_LONG = 2
 # Of a round trip that is longer than those before it, this much is believed: it may have waited behind a body.
 _BELIEF = 1 / 8
 
@@ -25,9 +28,10 @@ class Growth:
         round_trip: seconds; None before the first `measured`.
     """
 
-    __slots__ = ("available", "round_trip")
+    __slots__ = ("_budget", "available", "round_trip")
 
     def __init__(self, budget: int) -> None:
+        self._budget = budget
         self.available = budget
         self.round_trip: float | None = None
 
@@ -42,16 +46,20 @@ class Growth:
         self.available += taken
 
     def measured(self, round_trip: float) -> None:
-        """Follow a shorter round trip at once and a longer one slowly: the path alone counts, not what waits on it."""
+        """Follow a shorter round trip at once, and a longer one slowly: the path alone counts, not what waits on it.
+
+        While a window is grown a longer one is not believed at all: what waits is what that window lets through. Where
+        the path itself became longer, windows shrink until none is grown.
+        """
         known = self.round_trip
         if known is None or round_trip < known:
             self.round_trip = round_trip
-        else:
+        elif self.available == self._budget:
             self.round_trip = known + (round_trip - known) * _BELIEF
 
-    def wanted(self, took: float) -> bool:
-        """Whether a window that was consumed within `took` seconds is too small for the path."""
-        return self.round_trip is not None and took < _ROUND_TRIPS * self.round_trip + _TURN
+    def turn(self) -> float | None:
+        """Return the seconds within which a window is consumed that is too small for the path; None: not known yet."""
+        return None if self.round_trip is None else _ROUND_TRIPS * self.round_trip + _TURN
 
 
 class FlowControl:
@@ -117,9 +125,9 @@ class ReceiveWindow:
 
     However fast its reader and its path, a sender gets no more than a window across in a round trip. So the window
     doubles, up to `limit` and as far as the budget goes, where a whole one was consumed in little more than that, much
-    as QUIC and yamux have it. It stays as it is where the reader or the path takes longer: more would only wait, unread
-    or in the queues of the path, in front of everything else. It never shrinks: what it took of the budget is
-    given back when its body ends.
+    as QUIC and yamux have it. It shrinks again, though not below its initial size, where its reader or the path takes
+    far longer: the rest would only wait, unread or in the queues of the path, in front of everything else. To shrink it
+    withholds credit that is due.
 
     Args:
         initial: bytes, as in this side's Hello.
@@ -168,13 +176,15 @@ class ReceiveWindow:
         self._consumed += size
         if 4 * self._consumed < self.size:
             return 0
-        credit = self._consumed + self._grow(now)
+        credit = self._consumed + self._resize(now)
         self.available += credit
         self._consumed = 0
         return credit
 
-    def _grow(self, now: float) -> int:
-        if self._since is None:
+    def _resize(self, now: float) -> int:
+        """Let the window follow the path once it was turned over; return the bytes by which it grew, or shrank."""
+        turn = self._growth.turn()
+        if self._since is None or turn is None:
             self._since = now
             return 0
         self._turned += self._consumed
@@ -183,11 +193,15 @@ class ReceiveWindow:
         took = (now - self._since) * self.size / self._turned
         self._turned = 0
         self._since = now
-        if not self._growth.wanted(took):
+        if took < turn:
+            change = self._growth.take(min(self.size, self._limit - self.size))
+        elif took > _TOO_LONG * turn:
+            change = -min(self._consumed, self.size - self._initial)
+            self._growth.give_back(-change)
+        else:
             return 0
-        grown = self._growth.take(min(self.size, self._limit - self.size))
-        self.size += grown
-        return grown
+        self.size += change
+        return change
 
     def close(self) -> None:
         """Give back what the window grew by."""

@@ -37,6 +37,18 @@ def test_a_shorter_round_trip_is_followed_at_once_and_a_longer_one_slowly() -> N
         assert path.round_trip == pytest.approx(believed)
 
 
+def test_what_waits_behind_a_grown_window_is_not_taken_for_the_path() -> None:
+    path = growth(100, round_trip=0.05)
+    path.take(20)
+    path.measured(0.9)
+    assert path.round_trip == 0.05
+    path.measured(0.01)
+    assert path.round_trip == 0.01
+    path.give_back(20)
+    path.measured(0.09)
+    assert path.round_trip == pytest.approx(0.02)
+
+
 def test_a_send_window_shrinks_by_what_is_sent_and_grows_by_what_is_granted() -> None:
     window = SendWindow(100)
     window.spend(100)
@@ -84,6 +96,20 @@ def test_a_window_that_turns_over_with_the_round_trip_doubles_up_to_its_limit() 
 def test_a_window_that_its_reader_or_its_path_takes_longer_for_stays_as_it_is() -> None:
     window = ReceiveWindow(100, 1000, growth(1000, round_trip=0.05))
     assert [turn(window, number * 0.1) for number in range(5)] == 5 * [100]
+
+
+def test_a_window_that_takes_far_longer_shrinks_to_where_it_began_and_gives_back_what_it_took() -> None:
+    shared = growth(1000, round_trip=0.05)
+    window = ReceiveWindow(100, 400, shared)
+    assert [turn(window, number * 0.05) for number in range(3)] == [100, 200, 400]
+    assert (window.size, shared.available) == (400, 700)
+    sizes = []
+    for number in range(1, 60):  # its reader takes a little each second
+        window.receive(min(50, window.available))
+        window.consume(50, float(number))
+        sizes.append(window.size)
+    assert sizes == sorted(sizes, reverse=True)
+    assert (window.size, window.available, shared.available) == (100, 100, 1000)
 
 
 def test_a_window_is_judged_by_the_whole_of_it_and_not_by_a_part_that_came_in_one_go() -> None:
@@ -187,3 +213,20 @@ def test_a_window_becomes_what_a_path_carries_and_not_many_times_as_much(rate: f
     carried = rate * round_trip
     assert sizes[-1] == sizes[40]
     assert min(carried, limit / 2) <= sizes[-1] <= max(65536, 3 * carried + 2 * rate * 0.005)
+
+
+def test_a_window_follows_a_path_that_becomes_slower() -> None:
+    shared = growth(2**31, round_trip=0.05)
+    window = ReceiveWindow(65536, 2**30, shared)
+    now = 0.0
+    settled = []
+    for rate in (1e8, 1e7, 1e8):
+        for _ in range(200):
+            now += max(0.05, window.size / rate) / 4
+            window.receive(window.size // 4)
+            window.consume(window.size // 4, now)
+        settled.append(window.size)
+    fast, slow, again = settled
+    assert 0.05 * 1e8 <= fast <= 3 * 0.05 * 1e8
+    assert 0.05 * 1e7 <= slow <= 4 * 0.05 * 1e7
+    assert 0.05 * 1e8 <= again <= 3 * 0.05 * 1e8

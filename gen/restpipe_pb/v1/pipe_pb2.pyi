@@ -67,7 +67,8 @@ at a time, and need not do so once it knows that no more will come. So a slow re
 A receiver makes a window larger by granting more than was consumed. Since a sender gets no more than a window across in a
 round trip, it SHOULD do so where a whole window is consumed in little more than the round trip of a Ping, which it may
 send at any time; it SHOULD NOT where that takes longer, for then it is the reader or the path that limits the sender, and
-a larger window would only wait in front of everything else. It bounds what the windows of a pipe have together.
+a larger window would only wait in front of everything else. It makes a window smaller by granting less than was
+consumed, and SHOULD do so where a whole one takes far longer. It bounds what the windows of a pipe have together.
 
 # Relaying
 
