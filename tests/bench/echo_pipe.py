@@ -1,6 +1,7 @@
 """Pipes without nodes: a program that accepts pipes and echoes bodies, and the dialling side for a benchmark.
 
-`python echo_pipe.py DIRECTORY`, where the identities are.
+`python echo_pipe.py DIRECTORY [frames]`, where the identities are; with `frames` it sends back whatever arrives, without
+a pipe.
 """
 
 import asyncio
@@ -44,9 +45,15 @@ async def connect(directory: Path, port: int) -> tuple[Pipe, asyncio.Task[PipeEn
     return pipe, life
 
 
-async def listen(directory: Path) -> None:
+async def listen(directory: Path, *, frames: bool) -> None:
     async def accept(carrier: Carrier) -> None:
-        await pipe_over(carrier, dials=False).run()
+        if not frames:
+            await pipe_over(carrier, dials=False).run()
+            return
+        frame: bytes | None = b"a Hello, for which the other side waits"
+        while frame is not None:
+            await carrier.write(frame)
+            frame = await carrier.read()
 
     listener = PipeListener(identity(directory, "server"), Limits(), accept)
     port = await listener.start("127.0.0.1", 0)
@@ -56,4 +63,4 @@ async def listen(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(listen(Path(sys.argv[1])))
+    uvloop.run(listen(Path(sys.argv[1]), frames="frames" in sys.argv[2:]))

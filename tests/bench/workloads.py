@@ -3,11 +3,13 @@
 import bulk
 import fleet
 import flight
+import layers
 import small
 
 WORKLOADS = (
     small.MANY,
     small.ONE,
+    layers.WORKLOAD,
     flight.WORKLOAD,
     bulk.NEAR,
     bulk.FAR,
