@@ -1,7 +1,7 @@
 """Pipes without nodes: a program that accepts pipes and echoes bodies, and the dialling side for a benchmark.
 
-`python echo_pipe.py DIRECTORY [frames]`, where the identities are; with `frames` it sends back whatever arrives, without
-a pipe.
+`python echo_pipe.py DIRECTORY [frames]`, where the identities are; with `frames` it sends back whatever arrives,
+without a pipe.
 """
 
 import asyncio
