@@ -4,15 +4,16 @@
     upstreams the HTTP service that requests are passed on to
     values    types of settings
     table     what is known about a setting beside its type: variables, option, description; the configuration reference
-    node      the settings that both nodes have
+    fields    the settings that both nodes have, as they are declared
+    node      the same: sources, and rules between settings
     settings  those of a server node and of a client node
     sources   environment variables and the user config module
     loading   options + environment + user module + defaults -> settings, or a line for each fault
     reloading settings of a node that runs, read anew
     imports   classes and applications that settings name
 
-`node` and `settings` are the one place where a setting is written down. The variables, the command-line options and the
-tables of the README are derived from it.
+`fields` and `settings` are the one place where a setting is written down. The variables, the command-line options and
+the tables of the README are derived from it.
 """
 
 from restpipe.config.binds import TcpBind, UnixBind, WebBind

@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import ValidationInfo, field_validator
 
 from restpipe.config.binds import TcpBind, host_port
-from restpipe.config.node import PIPE, CrtFilename, EventHandler, KeyFilename, NodeSettings, WebBindSetting
+from restpipe.config.fields import PIPE, CrtFilename, EventHandler, KeyFilename, WebBindSetting
+from restpipe.config.node import NodeSettings
 from restpipe.config.table import Setting, shown
 from restpipe.config.values import ClassPath, Host, ListeningPort, NamesOrPatterns, Port, Rules, Seconds
 
