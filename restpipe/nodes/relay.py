@@ -1,5 +1,6 @@
 """Client to client: a server passes requests of one client on to another, where its operator permits that."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
@@ -14,6 +15,7 @@ from restpipe.exceptions import (
     PeerTooOldError,
     PeerUnknownError,
     PipeLostError,
+    TooManyExchangesError,
     WrongVerbError,
 )
 from restpipe.handlers.events import VERBS
@@ -30,6 +32,8 @@ from restpipe_pb.v1.pipe_pb2 import Parameter, Request
 # Of a request's time, what may be spent on waiting for the client that it is for. The rest is for telling that it did
 # not come: when the caller's own clock runs out, the outcome is unknown.
 WAITING_SHARE = 0.9
+# Of the exchanges that a client accepts, one caller may have one in so many under way: the rest is for all others.
+PLACES_SHARE = 2
 
 
 def take_caller(incoming: Incoming) -> None:
@@ -70,6 +74,8 @@ class Relay:
         self._most_keys = most_keys
         self._keys: dict[str, PassedKeys] = {}
         self._under_way: dict[Incoming, str] = {}
+        # By caller and called.
+        self._places: Counter[tuple[str, str]] = Counter()
 
     async def serve(self, incoming: Incoming) -> None:
         """Have a client answer a request of another one.
@@ -91,7 +97,7 @@ class Relay:
             finally:
                 answer.close()
         finally:
-            self._under_way.pop(incoming, None)
+            self._give_place_back(incoming)
 
     def enforce(self) -> None:
         """Cut what is under way and not permitted any longer."""
@@ -121,8 +127,26 @@ class Relay:
                 f"the software of {pipe.peer.name!r} ({pipe.ready.result().software}) is too old to be called by other "
                 "clients: update it"
             )
-        self._under_way[incoming] = pipe.peer.name
+        self._take_place(incoming, pipe)
         return pipe
+
+    def _take_place(self, incoming: Incoming, pipe: Pipe) -> None:
+        self._give_place_back(incoming)  # it may have had one on a pipe that was lost
+        caller, called = incoming.peer.name, pipe.peer.name
+        most = max(1, pipe.ready.result().max_exchanges // PLACES_SHARE)
+        if self._places[caller, called] >= most:
+            raise TooManyExchangesError(f"{most} exchanges of {caller!r} with {called!r} are in flight, its share")
+        self._under_way[incoming] = called
+        self._places[caller, called] += 1
+
+    def _give_place_back(self, incoming: Incoming) -> None:
+        called = self._under_way.pop(incoming, None)
+        if called is None:
+            return
+        pair = incoming.peer.name, called
+        self._places[pair] -= 1
+        if not self._places[pair]:
+            del self._places[pair]
 
     def _request_to(self, incoming: Incoming, pipe: Pipe) -> Request:
         """Return the request for the pipe of the client that it is for; a new one each time.

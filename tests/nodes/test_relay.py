@@ -155,7 +155,7 @@ async def test_by_its_address_a_client_is_reached_as_if_there_were_only_those_th
 
 
 async def test_names_are_answered_for_as_on_the_server(identity_files: Path) -> None:
-    async with three(identity_files, "beta>*", connection_wait_timeout_s=0.0) as nodes:
+    async with three(identity_files, "beta>*") as nodes:
         never = {"Prefer": "wait=0"}
         assert outcome(await nodes.http.get("/client/nobody/value", headers=never)) == (404, "254", "no")
         assert outcome(await nodes.http.get("/client//value")) == (404, "255", "no")
@@ -394,6 +394,28 @@ async def test_a_reader_that_pauses_stops_the_sender_at_the_other_end_and_nobody
         # The windows have grown by what was read so fast; they do not grow without end.
         assert await settled(nodes, lambda: nodes.handler.yielded) <= taken + 16 * ON_ITS_WAY
         answer.close()
+
+
+async def test_one_caller_takes_no_more_than_half_of_the_places_that_a_client_has(identity_files: Path) -> None:
+    async with (
+        running_server(identity_files, relay=("beta>alpha",)) as server,
+        far_client(identity_files, server.port, max_exchanges=2) as far,
+        running_client(identity_files, server.port, "beta") as near,
+        web_of(near) as http,
+        web_of(server) as of_server,
+    ):
+        await connected(server, far)
+        await connected(server, near)
+        waiting = asyncio.create_task(http.get("/client/alpha/wait"))
+        async with asyncio.timeout(PATIENCE):
+            await far.handler.entered.wait()
+        refused = await http.get("/client/alpha/value")
+        assert outcome(refused) == (503, "249", "no")
+        assert "1 exchanges of 'beta' with 'alpha' are in flight, its share" in refused.json()["detail"]
+        assert (await of_server.get("/client/alpha/value")).json() == {"value": 1}
+        far.handler.release.set()
+        assert (await waiting).status_code == 200
+        assert (await http.get("/client/alpha/value")).json() == {"value": 1}
 
 
 async def test_a_handler_that_does_not_read_stops_the_caller_that_sends(identity_files: Path, leak_free: None) -> None:
