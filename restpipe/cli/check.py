@@ -99,6 +99,7 @@ def _check(node: str, load: Callable[[], Settings]) -> None:
         _check_identity(report, settings)
         _check_handler(report, settings)
         _check_classes(report, settings)
+        _check_policy(report, settings)
         _check_addresses(report, settings)
     if report.errors:
         typer.echo(f"\nThis {node} node would not start.")
@@ -184,6 +185,13 @@ def _check_classes(report: _Report, settings: Settings) -> None:
     if isinstance(settings, ServerSettings):
         variable = settings.variable("client_hostname_resolver")
         _check_class(report, "resolver", settings.client_hostname_resolver, variable)
+
+
+def _check_policy(report: _Report, settings: Settings) -> None:
+    """Report whom a server lets in, and whom it lets reach whom: rules that are forgotten are no error, and matter."""
+    if isinstance(settings, ServerSettings):
+        report.ok("clients", f"those that may connect: {', '.join(settings.allowed_clients)}")
+        report.ok("relay", f"who may call whom through it: {', '.join(settings.relay) or 'nobody'}")
 
 
 def _check_class(report: _Report, subject: str, path: str, variable: str) -> None:

@@ -134,7 +134,8 @@ class Status:
                 "last_failure": node.last_failure[:MAX_TEXT] if isinstance(node, ClientNode) else "",
                 "threads_busy": node.threads.busy,
                 "metrics": node.settings.metrics,
-            },
+            }
+            | _policy(node),
             "now": time.time(),
             "sequence": meter.sequence,
             "totals": together["totals"] | {"repeats": meter.repeats, "connections": meter.connections},
@@ -213,6 +214,13 @@ def _file(content: bytes, kind: str) -> Callable[[Request], Any]:
         return Response(content, media_type=kind, headers=_HEADERS | {"Content-Security-Policy": _POLICY})
 
     return send
+
+
+def _policy(node: Node) -> dict[str, Any]:
+    """Return whom a server lets in, and whom it lets reach whom, as of now: a reload changes both."""
+    if isinstance(node, ClientNode):
+        return {}
+    return {"allowed_clients": node.settings.allowed_clients, "relay": node.settings.relay}
 
 
 def _peer(pipe: Pipe, traffic: Traffic) -> dict[str, Any]:

@@ -105,10 +105,20 @@ def test_a_server_that_would_start_is_described_in_a_line_for_each_thing(identit
     assert others == [
         ("ok", "handler", "restpipe.handlers.examples.ServerExamples serves 2 events"),
         ("ok", "resolver", "restpipe.nodes.resolver.DnsResolver"),
+        ("ok", "clients", "those that may connect: *"),
+        ("ok", "relay", "who may call whom through it: nobody"),
         ("ok", "pipe", "clients connect to 0.0.0.0:0"),
         ("ok", "web", "listens on 127.0.0.1:0; no token is required"),
     ]
     assert result.stdout.endswith("\n\nThis server node would start.\n")
+
+
+def test_whom_a_server_lets_in_and_whom_it_lets_reach_whom_is_told(identities: Path) -> None:
+    result = check("server", "--allowed-clients", "shop-*,office", "--relay", "shop-*>office, office>*")
+    assert [line for line in found(result) if line[1] in ("clients", "relay")] == [
+        ("ok", "clients", "those that may connect: shop-*, office"),
+        ("ok", "relay", "who may call whom through it: shop-*>office, office>*"),
+    ]
 
 
 def test_a_client_is_described_as_its_options_say(identities: Path, user_module: UserModule) -> None:

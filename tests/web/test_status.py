@@ -77,6 +77,21 @@ async def test_a_server_tells_who_is_connected_since_when_from_where_and_how_it_
     assert (done["verb"], done["noun"], done["peer"], done["outcome"]) == ("get", "value", "alpha", "done")
 
 
+async def test_a_server_tells_its_policy_as_it_is_now_and_a_client_has_none(identity_files: Path) -> None:
+    policy = {"allowed_clients": ["*"], "relay": ["alpha>beta", "*>alpha"]}
+    async with (
+        running_server(identity_files, relay=("alpha>beta", "*>alpha")) as server,
+        running_client(identity_files, server.port) as alpha,
+        web_of(server) as at_server,
+        web_of(alpha) as at_client,
+    ):
+        node = (await told(at_server))["node"]
+        assert {name: node[name] for name in policy} == policy
+        server.settings = server.settings.model_copy(update={"allowed_clients": ("alpha",)})
+        assert (await told(at_server))["node"]["allowed_clients"] == ["alpha"]
+        assert not policy.keys() & (await told(at_client))["node"].keys()
+
+
 async def test_a_client_tells_of_its_server_and_why_it_is_not_there(site: Site, identity_files: Path) -> None:
     document = await told(site.at_client)
     assert (document["node"]["role"], document["node"]["name"]) == ("client", "alpha")
