@@ -96,7 +96,7 @@ class Upload(HeldBody):
     async def _ask(self) -> None:
         """Have more arrive, unless somebody else has just done so."""
         async with self._asking:
-            if self.awaited and self._ahead:
+            if self._arrived or self._gone or (self.awaited and self._ahead):
                 return
             message = await self._receive()
             self._gone = message["type"] == "http.disconnect"

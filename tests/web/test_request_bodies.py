@@ -137,6 +137,30 @@ async def test_what_was_read_ahead_is_read_in_order_and_what_follows_too(quick: 
         assert await watching == GONE
 
 
+@pytest.mark.parametrize("end", [part(b"", more=False), GONE], ids=["its end", "hung up"])
+async def test_an_end_without_a_byte_that_the_watch_comes_to_is_seen_by_who_waits_to_read(
+    quick: None, end: dict[str, Any]
+) -> None:
+    arriving = Arriving(part(b"one"))
+    upload = upload_of(arriving)
+    watching = asyncio.create_task(upload.watch())
+    await arriving.asked_twice.wait()
+    assert await anext(upload) == b"one"
+    reading = asyncio.create_task(anext(upload, b"no more"))
+    while not upload.awaited:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    arriving._messages.put_nowait(end)
+    async with asyncio.timeout(PATIENCE):
+        if end is GONE:
+            with pytest.raises(BadRequestError, match="hung up before the end"):
+                await reading
+        else:
+            assert await reading == b"no more"
+            assert upload.complete
+    watching.cancel()
+    await asyncio.wait({watching})
+
+
 async def test_a_caller_is_read_from_by_who_reads_and_not_ahead_of_it(quick: None) -> None:
     arriving = Arriving(part(b"one"))
     upload = upload_of(arriving)
