@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-# "done": the answer of the handler. "no", "yes", "unknown": a failure, by what it says of the execution. "none": no
-# answer at all, for the connection to the node that was asked broke.
-Told = Literal["done", "no", "yes", "unknown", "none"]
+# "done": the answer of the handler. "no", "yes", "unknown": a failure, by what it says of the execution. "broken": the
+# answer began, and its caller saw that it did not end. "left": the caller itself went away, in the midst of a body.
+# "none": no answer at all, for the connection to the node that was asked broke.
+Told = Literal["done", "no", "yes", "unknown", "broken", "left", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class Kind:
         noun: the event.
         keyed: has an Idempotency-Key.
         repeatable: RestPipe may execute it more than once.
-        sizes: bytes that its body may have.
+        sizes: bytes that its body may have; that of the answer for "down".
+        streams: bodies that are streamed "up", with the request, or "down", with the answer.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Kind:
     keyed: bool = False
     repeatable: bool = False
     sizes: tuple[int, ...] = (0,)
+    streams: Literal["", "up", "down"] = ""
 
 
 KINDS = (
@@ -35,6 +38,14 @@ KINDS = (
     Kind("GET, at most once", "GET", "once"),
     Kind("POST", "POST", "note", sizes=(1, 1000, 60_000)),
     Kind("POST with a key", "POST", "note", keyed=True, sizes=(1, 1000, 50_000)),
+)
+MIB = 1024 * 1024
+SIZES = (200_000, MIB, 3 * MIB + 1)
+STREAMED = (
+    Kind("upload", "POST", "bytes", sizes=SIZES, streams="up"),
+    Kind("upload, to a thread", "POST", "bytes/sync", sizes=SIZES, streams="up"),
+    Kind("download", "GET", "bytes", repeatable=True, sizes=SIZES, streams="down"),
+    Kind("download, from a thread", "GET", "bytes/sync", repeatable=True, sizes=SIZES, streams="down"),
 )
 
 
@@ -47,16 +58,18 @@ class Call:
         kind: of request.
         asked: node whose web server was asked.
         serving: node whose handler was to answer.
-        size: bytes of its body.
-        timeout: seconds that it was given.
+        size: bytes of its body, or of the answer's where that is streamed.
+        timeout: seconds that it was given; for a streamed body, from one piece to the next.
         begun: when it was made, by the clock of the caller.
+        moved: when the caller saw a piece of a streamed body move last.
         ended: when its answer was there, or that there would be none.
         told: what the caller was told.
         status: of HTTP; 0 for no answer.
         attempts: that the answer tells of.
         nonce_answered: by the handler's answer.
         node_answered: likewise.
-        size_answered: likewise.
+        size_answered: likewise; of a streamed answer, what the caller got.
+        sum_answered: checksum of a streamed body, by who read it.
     """
 
     nonce: str
@@ -73,3 +86,5 @@ class Call:
     nonce_answered: str = ""
     node_answered: str = ""
     size_answered: int = 0
+    sum_answered: str = ""
+    moved: float = 0.0

@@ -4,8 +4,11 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from bodies import PIECE, Sum, pieces_of
 
 from restpipe import EventContext, Reply, ServerEventHandler, at_most_once
 
@@ -15,12 +18,16 @@ PostData = tuple[str, Any]
 class Handler(ServerEventHandler):
     """Serves on either node: appends the nonce of each event to the ledger, and only then answers with it.
 
-    LEDGER_FILE names the ledger, LEDGER_NODE the node.
+    LEDGER_FILE names the ledger, LEDGER_NODE the node. Beside it lies a file of what was had of streamed bodies: a line
+    for each piece, and one with size and checksum for each end.
     """
 
     def __init__(self) -> None:
         self._node = os.environ["LEDGER_NODE"]
-        self._ledger = os.open(os.environ["LEDGER_FILE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        path = Path(os.environ["LEDGER_FILE"])
+        self._ledger, self._bodies = (
+            os.open(each, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) for each in (path, path.with_suffix(".bodies"))
+        )
         self._gates: dict[str, asyncio.Event] = {}
 
     def _note(self, nonce: str, post_data: PostData) -> dict[str, Any]:
@@ -48,6 +55,52 @@ class Handler(ServerEventHandler):
     @at_most_once
     async def get_once(self, ctx: EventContext, post_data: PostData, nonce: str, seconds: float = 0) -> Any:
         return await self._slowly(nonce, post_data, seconds)
+
+    # Streamed bodies
+
+    async def post_bytes(self, ctx: EventContext, body: AsyncIterator[bytes], nonce: str) -> Any:
+        taken = self._begin(nonce)
+        async for piece in body:
+            self._take(nonce, taken, piece)
+        return self._end(nonce, taken)
+
+    def post_bytes_sync(self, ctx: EventContext, body: BinaryIO, nonce: str) -> Any:
+        taken = self._begin(nonce)
+        while piece := body.read(PIECE):
+            self._take(nonce, taken, piece)
+        return self._end(nonce, taken)
+
+    async def get_bytes(self, ctx: EventContext, post_data: PostData, nonce: str, size: int, seconds: float) -> Any:
+        async def made() -> AsyncIterator[bytes]:
+            for piece in pieces_of(nonce, size):
+                yield piece
+                await asyncio.sleep(seconds * len(piece) / size)
+
+        return Reply(made(), "application/octet-stream", headers=self._names(nonce))
+
+    def get_bytes_sync(self, ctx: EventContext, post_data: PostData, nonce: str, size: int, seconds: float) -> Any:
+        def made() -> Iterator[bytes]:
+            for piece in pieces_of(nonce, size):
+                yield piece
+                time.sleep(seconds * len(piece) / size)
+
+        return Reply(made(), "application/octet-stream", headers=self._names(nonce))
+
+    def _begin(self, nonce: str) -> Sum:
+        self._note(nonce, ("", b""))
+        return Sum()
+
+    def _take(self, nonce: str, taken: Sum, piece: bytes) -> None:
+        taken.add(piece)
+        os.write(self._bodies, f"{nonce} {time.monotonic()}\n".encode())
+
+    def _end(self, nonce: str, taken: Sum) -> dict[str, Any]:
+        os.write(self._bodies, f"{nonce} {time.monotonic()} {taken.size} {taken.text}\n".encode())
+        return {"nonce": nonce, "node": self._node, "size": taken.size, "sum": taken.text}
+
+    def _names(self, nonce: str) -> dict[str, str]:
+        self._note(nonce, ("", b""))
+        return {"X-Ledger-Nonce": nonce, "X-Ledger-Node": self._node}
 
     # Gates, at which a test holds events
 

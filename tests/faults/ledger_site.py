@@ -1,12 +1,11 @@
 """Nodes whose handlers keep a ledger, for tests that drive a few of them by hand."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from e2e_processes import Node, Site
-from ledger import Ledger
+from ledger import Ledger, copy_handlers
 
 POST = ("-X", "POST")
 NOW = ("-H", "Prefer: wait=0")
@@ -22,7 +21,7 @@ class LedgerSite(Site):
 
     def __init__(self, directory: Path, **settings: str) -> None:
         self.ledger = Ledger(directory / "ledger")
-        shutil.copy(Path(__file__).with_name("ledger_handlers.py"), directory)
+        copy_handlers(directory)
         super().__init__(directory, **self.ledger.settings_of("either") | settings)
 
 

@@ -1,14 +1,13 @@
 """A server and its clients as real processes, each client behind a proxy of its own, that can be hurt and healed."""
 
 import asyncio
-import shutil
 import signal
 from pathlib import Path
 from types import TracebackType
 
 import httpx
 from e2e_processes import Node, Site
-from ledger import Ledger
+from ledger import Ledger, copy_handlers
 from tcp_proxy import Proxy
 from traffic import SERVER
 
@@ -30,7 +29,7 @@ class Nodes:
         self.ledger = Ledger(directory / "ledger")
         self.clients = [f"c{number:02}" for number in range(clients)]
         self.names = [SERVER, *self.clients]
-        shutil.copy(Path(__file__).with_name("ledger_handlers.py"), directory)
+        copy_handlers(directory)
         self._site = Site(directory, RP_METRICS="1", RP_HANDLER_THREADS="8", **settings)
         self._running: dict[str, Node] = {}
         # When which node was unable to answer its callers: from, to.
@@ -76,7 +75,8 @@ class Nodes:
         settings = self.ledger.settings_of(name)
         web = f"unix:{self._socket(name)}"
         if name == SERVER:
-            node = await asyncio.to_thread(lambda: self._site.server(port=0, RP_SERVER_WEB_BIND=web, **settings))
+            settings |= {"RP_SERVER_WEB_BIND": web, "RP_RELAY": "*>*"}
+            node = await asyncio.to_thread(lambda: self._site.server(**settings))
             for proxy in self.proxies.values():
                 proxy.target = node.pipe_port
         else:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from calls import KINDS, Call, Told
+from calls import KINDS, STREAMED, Call, Told
 from census import Census, beyond_idle, census_of, growth, memory_of
 from checker import BACK, GROWTH, RULES, Violation, check_calls
 from injector import Injected, Injector
@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from traffic import SERVER, Traffic
 
+TOLD: tuple[Told, ...] = ("done", "no", "yes", "unknown", "broken", "left", "none")
+WAYS = ("server to client", "client to server", "client to client")
 # Seconds after the end of the load by which every node is idle.
 IDLE_BY = 10.0
 # Seconds in which every client is back once the last fault is undone, on a busy machine too.
@@ -41,6 +43,7 @@ class Plan:
         interval: seconds from one fault to the next.
         longest: seconds that a fault may last.
         rate: calls a second.
+        streams: calls with streamed bodies a second, beside them.
         grace: seconds that an answer may come after its deadline.
         settings: of the nodes.
     """
@@ -52,6 +55,7 @@ class Plan:
     interval: float = 5.0
     longest: float = 15.0
     rate: float = 100.0
+    streams: float = 3.0
     grace: float = 1.0
     settings: dict[str, str] = field(default_factory=dict)
 
@@ -71,18 +75,19 @@ async def soak(plan: Plan, directory: Path) -> Verdict:
     async with Nodes(directory, plan.clients, **plan.settings) as nodes:
         await warm_up(nodes)
         idle = await census(nodes)
-        traffic = Traffic(nodes.webs, plan.rate, random.Random(plan.seed))
+        traffic = Traffic(nodes.webs, plan.rate, plan.streams, random.Random(plan.seed))
         injector = Injector(nodes, plan.interval, plan.longest, random.Random(plan.seed))
         over = asyncio.Event()
         load = asyncio.create_task(traffic.run(over))
         await injector.run(plan.duration)
         violations = await never_back(nodes)
+        sound_since = asyncio.get_running_loop().time()
         samples = await sample_memory(nodes, plan.steady)
         over.set()
         await load
         violations += check_calls(
-            traffic.calls, nodes.ledger.entries(),
-            grace=plan.grace, disturbed=nodes.disturbed, stalled=traffic.stalled,
+            traffic.calls, nodes.ledger.entries(), nodes.ledger.taken(),
+            grace=plan.grace, sound_since=sound_since, disturbed=nodes.disturbed, stalled=traffic.stalled,
         )  # fmt: skip
         violations += await never_idle(nodes, idle)
     grown = {name: growth(each) for name, each in samples.items()}
@@ -152,15 +157,12 @@ def tables(verdict: Verdict) -> list[Table]:
     faults = Table("at, s", "node", "fault", "for, s", title="faults")
     for each in verdict.injected:
         faults.add_row(f"{each.at:.0f}", each.node, each.fault, f"{each.seconds:.1f}")
-    told: tuple[Told, ...] = ("done", "no", "yes", "unknown", "none")
-    outcomes = Table("request", "calls", *told, "repeated", "slowest, s", title="what callers were told: executed?")
-    for kind in KINDS:
-        calls = [call for call in verdict.calls if call.kind == kind]
-        counted = Counter(call.told for call in calls)
-        outcomes.add_row(
-            kind.name, str(len(calls)), *(str(counted[each]) for each in told),
-            str(sum(call.attempts > 1 for call in calls)), f"{max((c.ended - c.begun for c in calls), default=0):.1f}",
-        )  # fmt: skip
+    outcomes = Table("request", "calls", *TOLD, "repeated", "slowest, s", title="what callers were told: executed?")
+    for kind in (*KINDS, *STREAMED):
+        outcomes.add_row(kind.name, *_counted([call for call in verdict.calls if call.kind == kind]))
+    outcomes.add_section()
+    for way in WAYS:
+        outcomes.add_row(way, *_counted([call for call in verdict.calls if way_of(call) == way]))
     broken = Counter(violation.rule for violation in verdict.violations)
     rules = Table("must never be", "was", title="verdict")
     for rule in RULES:
@@ -169,6 +171,19 @@ def tables(verdict: Verdict) -> list[Table]:
         worst = max(verdict.growth, key=lambda name: verdict.growth[name])
         rules.caption = f"memory: at most {verdict.growth[worst]:+.2f} MiB a minute ({worst})"
     return [faults, outcomes, rules]
+
+
+def way_of(call: Call) -> str:
+    """Return whom a call went to, from whom."""
+    to_clients, to_server, beyond = WAYS
+    return {call.asked: to_clients, call.serving: to_server}.get(SERVER, beyond)
+
+
+def _counted(calls: Sequence[Call]) -> list[str]:
+    told = Counter(call.told for call in calls)
+    repeated = sum(call.attempts > 1 for call in calls)
+    slowest = max((call.ended - call.begun for call in calls), default=0)
+    return [str(len(calls)), *(str(told[each]) for each in TOLD), str(repeated), f"{slowest:.1f}"]
 
 
 def main(arguments: Sequence[str]) -> int:

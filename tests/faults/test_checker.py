@@ -1,23 +1,30 @@
 """The checker: that what is sound passes, and that nothing of what must never be does."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from calls import KINDS, Call
+from bodies import sum_of
+from calls import KINDS, STREAMED, Call
 from census import Census, beyond_idle, growth
-from checker import ELSE, IDLE, LATE, RULES, SENT, TWICE, UNDONE, check_calls
-from ledger import Entry, Ledger
+from checker import ELSE, FAILED, IDLE, LATE, RULES, SENT, TORN, TWICE, UNDONE, check_calls
+from ledger import Entry, Ledger, Taken
 
 GET, _, ONCE, POST, KEYED = KINDS
+UP, _, DOWN, _ = STREAMED
 DONE = Call(
     nonce="n1", kind=POST, asked="server", serving="c1", size=3, timeout=5.0, begun=100.0, ended=100.1,
     told="done", status=200, nonce_answered="n1", node_answered="c1", size_answered=3,
 )  # fmt: skip
 ENTRY = Entry("n1", "c1", 10)
+SIZE = 100_000
+WHOLE = SIZE, sum_of("n1", SIZE)
+STREAM = replace(DONE, kind=DOWN, size=SIZE, size_answered=SIZE, sum_answered=WHOLE[1])
 
 
-def rules_broken_by(call: Call, *entries: Entry, **options: object) -> list[str]:
-    return [violation.rule for violation in check_calls([call], entries, **options)]  # type: ignore[arg-type]
+def rules_broken_by(call: Call, *entries: Entry, taken: Mapping[str, Taken] | None = None, **options: Any) -> list[str]:
+    return [violation.rule for violation in check_calls([call], entries, taken or {}, **options)]
 
 
 def test_what_is_sound_passes() -> None:
@@ -68,11 +75,56 @@ def test_time_for_which_the_machine_stood_still_is_not_counted() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"nonce_answered": "n2"}, {"node_answered": "c2"}, {"size_answered": 2}],
+    [{"nonce_answered": "n2"}, {"node_answered": "c2"}],
     ids=lambda wrong: next(iter(wrong)),
 )
-def test_an_answer_to_something_else_is_found(wrong: dict[str, str | int]) -> None:
+def test_an_answer_to_something_else_is_found(wrong: dict[str, str]) -> None:
+    assert rules_broken_by(replace(STREAM, told="left", **wrong), ENTRY) == [ELSE]  # type: ignore[arg-type]
     assert rules_broken_by(replace(DONE, **wrong), ENTRY) == [ELSE]  # type: ignore[arg-type]
+
+
+def test_streamed_bodies_that_are_whole_or_seen_to_be_broken_pass() -> None:
+    assert rules_broken_by(STREAM, ENTRY) == []
+    assert rules_broken_by(replace(STREAM, kind=UP), ENTRY, taken={"n1": Taken(wholes=[WHOLE])}) == []
+    for told in ("broken", "left"):
+        assert rules_broken_by(replace(STREAM, told=told, size_answered=9, sum_answered="9"), ENTRY) == []  # type: ignore[arg-type]
+    assert rules_broken_by(replace(STREAM, kind=UP, told="unknown", status=502), ENTRY, taken={"n1": Taken(5.0)}) == []
+
+
+@pytest.mark.parametrize("wrong", [{"size_answered": SIZE - 1}, {"sum_answered": sum_of("n2", SIZE)}])
+def test_an_answer_that_was_cut_or_changed_and_looks_whole_to_its_caller_is_found(wrong: dict[str, str | int]) -> None:
+    assert rules_broken_by(replace(STREAM, **wrong), ENTRY) == [TORN]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("told", ["unknown", "left", "none"])
+def test_a_body_that_was_cut_or_changed_and_looks_whole_to_its_handler_is_found(told: object) -> None:
+    upload = replace(STREAM, kind=UP, told=told, status=0)  # type: ignore[arg-type]
+    excused = {"disturbed": lambda *_: True}
+    for wrong in ((SIZE - 1, WHOLE[1]), (SIZE, sum_of("n2", SIZE))):
+        assert rules_broken_by(upload, ENTRY, taken={"n1": Taken(wholes=[wrong])}, **excused) == [TORN]
+
+
+def test_the_time_of_a_streamed_body_starts_again_with_each_piece() -> None:
+    long = replace(STREAM, ended=300.0)
+    assert rules_broken_by(long, ENTRY) == [LATE]
+    assert rules_broken_by(replace(long, moved=295.0), ENTRY) == []
+    assert rules_broken_by(long, ENTRY, taken={"n1": Taken(moved=295.0)}) == []
+    assert rules_broken_by(replace(long, moved=290.0), ENTRY, taken={"n1": Taken(moved=293.0)}) == [LATE]
+
+
+@pytest.mark.parametrize("told", ["no", "unknown", "broken"])
+def test_a_failure_while_nothing_is_at_fault_is_found(told: object) -> None:
+    failed = replace(STREAM, told=told, status=502, kind=GET, timeout=10.0)  # type: ignore[arg-type]
+    executed = () if told == "no" else (ENTRY,)
+    assert rules_broken_by(failed, *executed, sound_since=99.0) == [FAILED]
+    assert rules_broken_by(failed, *executed, sound_since=101.0) == []
+
+
+def test_a_short_deadline_may_pass_and_nothing_else_while_nothing_is_at_fault() -> None:
+    passed = replace(DONE, told="unknown", status=504, timeout=2.0)
+    assert rules_broken_by(passed, sound_since=99.0) == []
+    assert rules_broken_by(replace(passed, timeout=10.0), sound_since=99.0) == [FAILED]
+    assert rules_broken_by(replace(passed, status=408), sound_since=99.0) == [FAILED]
 
 
 def test_an_execution_elsewhere_or_that_nobody_asked_for_is_found() -> None:
@@ -111,6 +163,9 @@ def test_the_ledger_has_every_line_that_was_written(tmp_path: object) -> None:
     ledger.path.write_text("n1 c1 10\nn2 server 11\nn1 c1 12\n")
     assert ledger.entries() == [ENTRY, Entry("n2", "server", 11), Entry("n1", "c1", 12)]
     assert ledger.times() == {"n1": 2, "n2": 1}
+    assert ledger.taken() == {}
+    (tmp_path / "ledger.bodies").write_text("n1 5.5\nn2 6.0\nn1 5.75\nn1 5.8 3 abc\n")  # type: ignore[operator]
+    assert ledger.taken() == {"n1": Taken(5.8, [(3, "abc")]), "n2": Taken(6.0)}
 
 
 def test_every_rule_has_words_of_its_own() -> None:

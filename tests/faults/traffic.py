@@ -1,13 +1,14 @@
-"""The load: requests between the server and its clients, both ways, each with a nonce, at a steady rate."""
+"""The load: requests between all nodes, every way, each with a nonce, and streamed bodies beside, at steady rates."""
 
 import asyncio
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import httpx
-from calls import KINDS, Call, Kind, Told
+from calls import KINDS, STREAMED, Call, Kind, Told
+from streamed import make_streamed_call
 
 SERVER = "server"
 # Seconds that a call may take, and that it may wait for an absent peer.
@@ -25,35 +26,42 @@ class Traffic:
     Args:
         webs: the web servers of all nodes, by name of the node.
         rate: calls a second.
+        streams: of those with streamed bodies, beside them.
         chance: decides what is asked of whom.
 
     Attributes:
         calls: those that are over.
     """
 
-    def __init__(self, webs: Mapping[str, httpx.AsyncClient], rate: float, chance: random.Random) -> None:
+    def __init__(
+        self, webs: Mapping[str, httpx.AsyncClient], rate: float, streams: float, chance: random.Random
+    ) -> None:
         self.calls: list[Call] = []
         self._webs = webs
         self._clients = [name for name in webs if name != SERVER]
         self._rate = rate
+        self._streams = streams
         self._chance = chance
         self._under_way: set[asyncio.Task[None]] = set()
         self._stalls: list[tuple[float, float]] = []
 
     async def run(self, over: asyncio.Event) -> None:
         """Make calls, whatever becomes of those before, until it is over; return once each has its end."""
-        loop = asyncio.get_running_loop()
-        begun, made = loop.time(), 0
-        watching = loop.create_task(self._watch_the_clock())
-        while not over.is_set():
-            await asyncio.sleep(max(0.0, begun + made / self._rate - loop.time()))
-            made += 1
-            task = loop.create_task(self._call())
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+        watching = asyncio.create_task(self._watch_the_clock())
+        await asyncio.gather(self._make(self._call, self._rate, over), self._make(self._stream, self._streams, over))
         if self._under_way:
             await asyncio.wait(self._under_way)
         watching.cancel()
+
+    async def _make(self, call: Callable[[], Coroutine[Any, Any, None]], rate: float, over: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        begun, made = loop.time(), 0
+        while not over.is_set():
+            await asyncio.sleep(max(0.0, begun + made / rate - loop.time()))
+            made += 1
+            task = loop.create_task(call())
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
 
     def stalled(self, begun: float, ended: float) -> float:
         """Return the seconds between two moments for which this process could not run."""
@@ -69,17 +77,33 @@ class Traffic:
                 self._stalls.append((now, now - last - TICK))
             last = now
 
+    def _way(self) -> tuple[str, str, str]:
+        """Choose who is asked, who is to answer, and the path there that leads to it."""
+        one, other = self._chance.sample(self._clients, 2)
+        return self._chance.choice(
+            ((SERVER, one, f"/client/{one}"), (one, SERVER, "/server"), (one, other, f"/client/{other}"))
+        )
+
     async def _call(self) -> None:
         chance = self._chance
-        client, kind = chance.choice(self._clients), chance.choice(KINDS)
-        asked, serving, prefix = chance.choice(
-            ((SERVER, client, f"/client/{client}"), (client, SERVER, "/server")),
-        )
+        asked, serving, prefix = self._way()
+        kind = chance.choice(KINDS)
         # Long enough for a fault to come between the ledger and the answer, now and then.
         seconds = chance.choice((0, 0.02, 0.5, 1.0))
         self.calls.append(await make_call(
             self._webs[asked], kind, asked=asked, serving=serving, prefix=prefix, seconds=seconds,
             size=chance.choice(kind.sizes), timeout=chance.choice(TIMEOUTS), wait=chance.choice(WAITS),
+        ))  # fmt: skip
+
+    async def _stream(self) -> None:
+        chance = self._chance
+        asked, serving, prefix = self._way()
+        kind = chance.choice(STREAMED)
+        size = chance.choice(kind.sizes)
+        self.calls.append(await make_streamed_call(
+            self._webs[asked], kind, asked=asked, serving=serving, prefix=prefix, size=size,
+            seconds=chance.choice((0, 0.5, 3.0)), leave_at=size // 2 if chance.random() < 0.1 else None,
+            timeout=chance.choice(TIMEOUTS), wait=chance.choice(WAITS), patience=PATIENCE,
         ))  # fmt: skip
 
 
