@@ -2,8 +2,6 @@
 
 import os
 import re
-import statistics
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,8 +26,9 @@ class Census:
 
 
 def memory_of(pid: int) -> int:
-    """Return the bytes that are resident."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes that are resident and its own: pages of files come and go as the system likes."""
+    resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def census_of(pid: int, web: httpx.AsyncClient, tasks_from: tuple[httpx.AsyncClient, str]) -> Census:
@@ -69,7 +68,6 @@ def beyond_idle(node: str, idle: Census, now: Census) -> list[Violation]:
     ]
 
 
-def growth(samples: Sequence[tuple[float, int]]) -> float:
-    """Return by how many MiB a minute the memory grew, from times in seconds and sizes in bytes."""
-    times, sizes = zip(*samples, strict=True)
-    return statistics.linear_regression(times, sizes).slope * 60 / MIB
+def growth(before: int, after: int, seconds: float) -> float:
+    """Return by how many MiB a minute memory grew that was so many bytes before and after some time."""
+    return (after - before) / MIB * 60 / seconds

@@ -76,7 +76,7 @@ class Nodes:
         web = f"unix:{self._socket(name)}"
         if name == SERVER:
             settings |= {"RP_SERVER_WEB_BIND": web, "RP_RELAY": "*>*"}
-            node = await asyncio.to_thread(lambda: self._site.server(**settings))
+            node = await asyncio.to_thread(lambda: self._site.server(port=0, **settings))
             for proxy in self.proxies.values():
                 proxy.target = node.pipe_port
         else:

@@ -8,9 +8,10 @@ import secrets
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from calls import KINDS, STREAMED, Call, Told
 from census import Census, beyond_idle, census_of, growth, memory_of
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from traffic import SERVER, Traffic
 
+Result = TypeVar("Result")
 TOLD: tuple[Told, ...] = ("done", "no", "yes", "unknown", "broken", "left", "none")
 WAYS = ("server to client", "client to server", "client to client")
 # Seconds after the end of the load by which every node is idle.
@@ -39,7 +41,8 @@ class Plan:
         seed: of everything that is left to chance.
         clients: number of client nodes, each a process.
         duration: seconds of faults.
-        steady: seconds of load without faults after them, in which memory may not grow; 0 for none.
+        settling: seconds of load without faults after them, for nodes that were started anew to get as warm as others.
+        steady: seconds of load after those, in which memory may not grow; 0 for none.
         interval: seconds from one fault to the next.
         longest: seconds that a fault may last.
         rate: calls a second.
@@ -51,13 +54,15 @@ class Plan:
     seed: int
     clients: int = 20
     duration: float = 300.0
-    steady: float = 60.0
+    settling: float = 60.0
+    steady: float = 120.0
     interval: float = 5.0
     longest: float = 15.0
     rate: float = 100.0
     streams: float = 3.0
     grace: float = 1.0
-    settings: dict[str, str] = field(default_factory=dict)
+    # What is remembered of keys grows until they are forgotten; that is to happen while memory is looked at.
+    settings: dict[str, str] = field(default_factory=lambda: {"RP_IDEMPOTENCY_LIFETIME_S": "10"})
 
 
 @dataclass
@@ -72,27 +77,44 @@ class Verdict:
 
 async def soak(plan: Plan, directory: Path) -> Verdict:
     """Run the nodes in an empty directory, hurt them under load, and judge."""
+    grown: dict[str, float] = {}
     async with Nodes(directory, plan.clients, **plan.settings) as nodes:
         await warm_up(nodes)
         idle = await census(nodes)
         traffic = Traffic(nodes.webs, plan.rate, plan.streams, random.Random(plan.seed))
         injector = Injector(nodes, plan.interval, plan.longest, random.Random(plan.seed))
-        over = asyncio.Event()
-        load = asyncio.create_task(traffic.run(over))
-        await injector.run(plan.duration)
-        violations = await never_back(nodes)
+        violations = await under_load(traffic, hurt_and_reach(nodes, injector, plan.duration))
         sound_since = asyncio.get_running_loop().time()
-        samples = await sample_memory(nodes, plan.steady)
-        over.set()
-        await load
+        if plan.steady:
+            await under_load(traffic, asyncio.sleep(plan.settling))
+            before = await memory(nodes)
+            await under_load(traffic, asyncio.sleep(plan.steady))
+            after = await memory(nodes)
+            grown = {name: growth(before[name], after[name], plan.steady) for name in nodes.names}
         violations += check_calls(
             traffic.calls, nodes.ledger.entries(), nodes.ledger.taken(),
             grace=plan.grace, sound_since=sound_since, disturbed=nodes.disturbed, stalled=traffic.stalled,
         )  # fmt: skip
         violations += await never_idle(nodes, idle)
-    grown = {name: growth(each) for name, each in samples.items()}
     violations += [Violation(GROWTH, f"{name}: {mib:.2f} MiB") for name, mib in grown.items() if mib > MOST_GROWTH]
     return Verdict(traffic.calls, injector.injected, violations, grown)
+
+
+async def under_load(traffic: Traffic, what: Awaitable[Result]) -> Result:
+    """Do something while there is traffic, and return when each call has its end."""
+    over = asyncio.Event()
+    load = asyncio.create_task(traffic.run(over))
+    try:
+        return await what
+    finally:
+        over.set()
+        await load
+
+
+async def hurt_and_reach(nodes: Nodes, injector: Injector, seconds: float) -> list[Violation]:
+    """Do faults for so long, and undo them; return the nodes that are not reached afterwards."""
+    await injector.run(seconds)
+    return await never_back(nodes)
 
 
 async def warm_up(nodes: Nodes) -> None:
@@ -140,16 +162,13 @@ async def never_idle(nodes: Nodes, idle: dict[str, Census]) -> list[Violation]:
         await asyncio.sleep(0.5)
 
 
-async def sample_memory(nodes: Nodes, seconds: float) -> dict[str, list[tuple[float, int]]]:
-    """Look at the memory of every node, once a second, for so long."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    samples: dict[str, list[tuple[float, int]]] = {}
-    while (now := loop.time() - begun) < seconds:
-        for name in nodes.names:
-            samples.setdefault(name, []).append((now, memory_of(nodes.pid(name))))
-        await asyncio.sleep(1)
-    return samples
+async def memory(nodes: Nodes) -> dict[str, int]:
+    """Return the bytes that each node holds when it has nothing to do and nothing to give back."""
+    first = nodes.clients[0]
+    ways = {SERVER: (first, "/server")} | {name: (SERVER, f"/client/{name}") for name in nodes.clients}
+    for asked, path in ways.values():
+        (await nodes.webs[asked].get(f"{path}/collected")).raise_for_status()
+    return {name: memory_of(nodes.pid(name)) for name in nodes.names}
 
 
 def tables(verdict: Verdict) -> list[Table]:
