@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from calls import KINDS, STREAMED
 from rich.console import Console
 from soak import WAYS, Plan, soak, tables, way_of
@@ -14,6 +15,7 @@ SHORT = Plan(
 )  # fmt: skip
 
 
+@pytest.mark.timeout(300)
 async def test_nothing_is_lost_doubled_mixed_up_or_left_behind_whatever_fails(tmp_path: Path) -> None:
     verdict = await soak(SHORT, tmp_path)
     for table in tables(verdict):
