@@ -90,6 +90,7 @@ COMMON_DEFAULTS = {
     "RP_WEB_SOCKET_MODE": "0660",
     "RP_WEB_HEAD_TIMEOUT_S": "10",
     "RP_WEB_IDLE_TIMEOUT_S": "75",
+    "RP_WEB_MAX_REQUESTS": "1024",
     "RP_WEB_TOKEN": "",
     "DEBUG": "0",
     "RP_LOG_FORMAT": "text",

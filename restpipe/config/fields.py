@@ -205,6 +205,15 @@ class NodeFields(BaseSettings):
             option="--web-idle-timeout",
         ),
     ] = 75.0
+    web_max_requests: Annotated[
+        Count,
+        Setting(
+            "RP_WEB_MAX_REQUESTS",
+            help="Number of web requests that may wait for their answers; those beyond get 503 at once.",
+            panel=WEB,
+            option="--web-max-requests",
+        ),
+    ] = 1024
 
     event_handler: EventHandler
     upstream: Annotated[

@@ -11,6 +11,7 @@ from restpipe.nodes.client import ClientNode
 from restpipe.nodes.exchanges import Patience, PipeTo
 from restpipe.nodes.server import ServerNode
 from restpipe.version import __version__
+from restpipe.web.admission import Admission
 from restpipe.web.docs import add_docs
 from restpipe.web.door import Door
 from restpipe.web.gateway import App, Gateway, Route
@@ -40,6 +41,7 @@ def make_app(node: ServerNode | ClientNode, *, mounted: bool = False) -> App:
         patience=Patience(settings.request_timeout_s, settings.connection_wait_timeout_s),
         max_timeout=settings.max_request_timeout_s,
         max_message=settings.max_body_bytes,
+        admission=Admission(settings.web_max_requests, shared=isinstance(node, ServerNode)),
     )
     app: App = make_fastapi(node)
     if isinstance(node, ServerNode):
@@ -86,19 +88,19 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
 
 
 def _to_client(node: ServerNode) -> Route:
-    def route(path: bytes) -> tuple[PipeTo, bytes]:
+    def route(path: bytes) -> tuple[str, PipeTo, bytes]:
         name, _, rest = path.partition(b"/")
         target = decode(name)
         if not target:
             raise NoHandlerError("the path names no client: /client/<name>/<noun>")
 
-        return partial(node.pipe_to, target), rest
+        return target, partial(node.pipe_to, target), rest
 
     return route
 
 
 def _to_server(node: ClientNode) -> Route:
-    def route(path: bytes) -> tuple[PipeTo, bytes]:
-        return node.pipe_to_server, path
+    def route(path: bytes) -> tuple[str, PipeTo, bytes]:
+        return "server", node.pipe_to_server, path
 
     return route

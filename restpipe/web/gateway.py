@@ -15,6 +15,7 @@ from restpipe.exceptions import (
     EventError,
     InternalError,
     NoHandlerError,
+    TooManyExchangesError,
     UnauthorizedError,
 )
 from restpipe.handlers.dispatch import check_header
@@ -22,11 +23,12 @@ from restpipe.handlers.payload import media_type
 from restpipe.nodes.exchanges import Exchange, Patience, PipeTo, exchange
 from restpipe.pipe import Answer, PipeDepartsError
 from restpipe.pipe.request_ids import REQUEST_ID, instance, sane
+from restpipe.web.admission import Admission, Place
 from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
 from restpipe.web.health import OPEN_TO_ALL
 from restpipe.web.http import WHOLE_RESPONSE
-from restpipe.web.problems import RETURN_CODE, RawHeaders, problem
+from restpipe.web.problems import CLOSE, RETURN_CODE, RawHeaders, problem
 from restpipe.web.request_bodies import HELD_BODY, Room, Upload, read_whole
 from restpipe.web.requests import NOT_FORWARDED, Asked, Scope
 from restpipe.web.sockets import Send, WebSocket
@@ -35,8 +37,8 @@ from restpipe_pb.v1.pipe_pb2 import Response
 log = logging.getLogger(__name__)
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-# Finds the way to the peer that the first part of a path names, with the rest of the path.
-Route = Callable[[bytes], tuple[PipeTo, bytes]]
+# Finds the way to the peer that the first part of a path names, with its name and the rest of the path.
+Route = Callable[[bytes], tuple[str, PipeTo, bytes]]
 
 _DOCUMENT = b"/openapi.json"
 EVENT_STREAM = "text/event-stream"
@@ -58,6 +60,7 @@ class Gateway:
         patience: how long a request may take unless it says otherwise.
         max_timeout: seconds that a request may ask for.
         max_message: bytes of a message of a web socket.
+        admission: bounds the requests that wait for their answers.
         exchange: has a request answered.
         asked: reads what a caller asks for.
     """
@@ -72,6 +75,7 @@ class Gateway:
         patience: Patience,
         max_timeout: float,
         max_message: int,
+        admission: Admission,
         exchange: Exchange = exchange,
         asked: type[Asked] = Asked,
     ) -> None:
@@ -84,8 +88,8 @@ class Gateway:
         self._patience = patience
         self._max_timeout = max_timeout
         self._max_message = max_message
+        self._admission = admission
         self._callers = CallerWatch()
-        self._room = Room()
         self._room = Room()
         # The node's token is for the node; where it has none, the header is for the handler.
         self._kept = NOT_FORWARDED | {b"authorization"} if door.wants_token else NOT_FORWARDED
@@ -111,11 +115,11 @@ class Gateway:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         upload: Upload | None = None
         try:
-            pipe_to, asked = self._asked(scope)
+            peer, pipe_to, asked = self._asked(scope)
             if asked.has_body and (asked.length is None or asked.length > HELD_BODY):
                 upload = Upload(receive, self._room, expects=asked.expects)
                 receive = upload.watch
-            answer, attempts = await self._exchange(receive, pipe_to, asked, upload)
+            answer, attempts = await self._exchange(receive, peer, pipe_to, asked, upload)
         except CallerGone:
             return
         except NoHandlerError as error:
@@ -145,9 +149,15 @@ class Gateway:
         await receive()  # that the caller wants to connect
         socket = WebSocket(receive, send, self._max_message)
         try:
-            pipe_to, asked = self._asked(scope)
-            with self._callers.watching(receive):
-                answer, attempts = await self._exchanges(pipe_to, asked.request_to, socket.upload(), asked.patience)
+            peer, pipe_to, asked = self._asked(scope)
+            place = Place(self._admission, peer, asked.request_to)
+            try:
+                with self._callers.watching(receive):
+                    answer, attempts = await self._exchanges(
+                        pipe_to, place.make_request, socket.upload(), asked.patience
+                    )
+            finally:
+                place.leave()
         except CallerGone:
             return
         except EventError as error:
@@ -171,31 +181,35 @@ class Gateway:
         finally:
             answer.close()
 
-    def _asked(self, scope: Scope) -> tuple[PipeTo, Asked]:
-        pipe_to, rest = self._route(scope["raw_path"][len(self._prefix) :])
+    def _asked(self, scope: Scope) -> tuple[str, PipeTo, Asked]:
+        peer, pipe_to, rest = self._route(scope["raw_path"][len(self._prefix) :])
         asked = self._make_asked(scope, rest, kept=self._kept, patience=self._patience, max_timeout=self._max_timeout)
-        return pipe_to, asked
+        return peer, pipe_to, asked
 
     async def _exchange(
-        self, receive: Receive, pipe_to: PipeTo, asked: Asked, upload: Upload | None
+        self, receive: Receive, peer: str, pipe_to: PipeTo, asked: Asked, upload: Upload | None
     ) -> tuple[Answer, int]:
         patience = asked.patience
         if asked.has_body and upload is None:
+            self._admission.check(peer)
             try:
                 async with asyncio.timeout(patience.deadline):
                     asked.body = await read_whole(receive)
             except TimeoutError:
                 raise BodyTooSlowError(f"the body did not arrive within {patience.deadline:g} s") from None
         make_request = asked.request_for_which_body_waits if upload is not None and asked.expects else asked.request_to
+        place = Place(self._admission, peer, make_request)
         try:
             with self._callers.watching(receive):
-                return await self._exchanges(pipe_to, make_request, upload, patience)
+                return await self._exchanges(pipe_to, place.make_request, upload, patience)
         except DeadlineError as error:
             if upload is None or not upload.awaited:
                 raise
             slow = BodyTooSlowError(f"nothing of the body arrived for {patience.deadline:g} s")
             slow.executed, slow.instance = error.executed, error.instance
             raise slow from error
+        finally:
+            place.leave()
 
     async def _send_answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer, attempts: int) -> None:
         response = answer.response
@@ -277,9 +291,11 @@ def _value(text: str) -> bytes:
     return text.encode("latin-1", "replace")
 
 
-async def _send_whole(scope: Scope, send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
+async def _send_whole(
+    scope: Scope, send: Send, status: int, headers: RawHeaders, body: bytes, *, refused: bool = False
+) -> None:
     if WHOLE_RESPONSE in scope.get("extensions", ()):
-        await send({"type": WHOLE_RESPONSE, "status": status, "headers": headers, "body": body})
+        await send({"type": WHOLE_RESPONSE, "status": status, "headers": headers, "body": body, "refused": refused})
     else:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -298,8 +314,13 @@ async def _send_problem(scope: Scope, send: Send, error: EventError) -> None:
     if scope["type"] == "websocket":
         await _refuse_web_socket(send, status, headers, body)
         return
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    body = b"" if scope["method"] == "HEAD" else body
+    if CLOSE in headers:
+        # uvicorn reads that, of the message of ASGI.
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+    else:
+        await _send_whole(scope, send, status, headers, body, refused=isinstance(error, TooManyExchangesError))
 
 
 async def _refuse_web_socket(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:

@@ -27,6 +27,10 @@ MAX_HEAD = 16 * 1024
 # write, where the two messages of ASGI take two: each costs as much as the rest of a small answer.
 WHOLE_RESPONSE = "restpipe.response.whole"
 _EXTENSIONS: dict[str, dict[object, object]] = {WHOLE_RESPONSE: {}}
+# Seconds for which a connection is left unread whose request was refused for want of room: twice as long after each
+# refusal that follows, up to what `Retry-After` asks for. Who asks again and again, at once, would get all of the node.
+_FIRST_PAUSE = 0.01
+_LONGEST_PAUSE = 1.0
 
 
 class Arrival:
@@ -57,7 +61,13 @@ class Arrival:
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its response."""
+    """One request and its response.
+
+    Attributes:
+        refused: for want of room, as the response's message says in a member of that name.
+    """
+
+    refused = False
 
     async def run_asgi(self, app: App) -> None:
         """Have the request answered; an answer that does not come to its end is cut, so that the client sees it."""
@@ -94,6 +104,7 @@ class Cycle(RequestResponseCycle):
         content.append(message["body"])
         self.transport.write(b"".join(content))
         self.response_started = self.response_complete = True
+        self.refused = message.get("refused", False)
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
@@ -120,6 +131,8 @@ class HttpProtocol(HttpToolsProtocol):
     _since = math.inf
     # The next request is the last.
     _leaving = False
+    # Seconds to leave the connection unread after the next refusal for want of room.
+    _pause = _FIRST_PAUSE
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with a connection."""
@@ -252,11 +265,21 @@ class HttpProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if isinstance(self.cycle, Cycle) and self.cycle.refused:
+            self.flow.pause_reading()
+            self.loop.call_later(self._pause, self._resume)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        else:
+            self._pause = _FIRST_PAUSE
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif not self._in_head:
             self._since = self.loop.time()
+
+    def _resume(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser does not take."""

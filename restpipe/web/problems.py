@@ -16,6 +16,7 @@ from restpipe.handlers.events import VERBS
 from restpipe.handlers.problems import PROBLEM, problem_document
 
 RETURN_CODE = b"x-event-return-code"
+CLOSE = (b"connection", b"close")
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -48,7 +49,7 @@ def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
     elif isinstance(error, SlashMissingError):
         headers.append((b"location", error.location.encode()))
     elif isinstance(error, BodyTooSlowError):
-        headers.append((b"connection", b"close"))  # RFC 9110 section 15.5.9
+        headers.append(CLOSE)  # RFC 9110 section 15.5.9
     elif isinstance(error, UnauthorizedError):
         # Basic, with the token as password, lets browsers ask for it: by a header of its own, for Chromium reads none
         # but the first challenge of a list.

@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 
@@ -67,7 +68,7 @@ class WebServer:
         self._socket: socket.socket | None = None
         config = uvicorn.Config(
             app,
-            http=HttpProtocol,
+            http=cast("type[asyncio.Protocol]", self._begin),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -79,6 +80,7 @@ class WebServer:
         self._config = config
         self._server = _Server(config)
         self._listens = False
+        self._accepting: asyncio.Future[Any] | None = None
         self._serving: asyncio.Task[None] | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
 
@@ -116,15 +118,7 @@ class WebServer:
         while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn tells nobody
             await asyncio.sleep(_MOMENT)
         loop = asyncio.get_running_loop()
-        waiting = self._accept_all()
-        for server in self._server.servers:
-            server.close()
-        if isinstance(self._bind, UnixBind):
-            self._bind.path.unlink(missing_ok=True)  # now, for the next node may listen there before this one ends
-        for connection in self._http_connections():
-            connection.leave()
-        for each in waiting:
-            await loop.connect_accepted_socket(self._make_leaving, each)
+        await self._accept_last()
         ends = loop.time() + LINGER
         while loop.time() < ends and any(each.idle for each in self._http_connections()):  # noqa: ASYNC110
             await asyncio.sleep(_MOMENT)
@@ -147,6 +141,39 @@ class WebServer:
         self._server.should_exit = True
         await asyncio.wait({self._serving})
 
+    async def _accept_last(self) -> None:
+        if self._accepting is not None:
+            await asyncio.wait({self._accepting})
+        waiting = self._accept_all()
+        for server in self._server.servers:
+            server.close()
+        if isinstance(self._bind, UnixBind):
+            self._bind.path.unlink(missing_ok=True)  # now, for the next node may listen there before this one ends
+        for connection in self._http_connections():
+            connection.leave()
+        loop = asyncio.get_running_loop()
+        for each in waiting:
+            await loop.connect_accepted_socket(self._make_leaving, each)
+
+    def _begin(self, **given: Any) -> HttpProtocol:
+        """Begin with a connection that the event loop accepted."""
+        # uvloop accepts one in each round: where rounds are long, those behind it would wait for seconds.
+        if self._listens and self._accepting is None:
+            asyncio.get_running_loop().call_soon(self._accept_more)
+        return HttpProtocol(**given)
+
+    def _accept_more(self) -> None:
+        if self._listens and self._accepting is None and (waiting := self._accept_all()):
+            loop = asyncio.get_running_loop()
+            self._accepting = asyncio.gather(
+                *(loop.connect_accepted_socket(self._make_protocol, each) for each in waiting), return_exceptions=True
+            )
+            self._accepting.add_done_callback(self._accepted)
+
+    def _accepted(self, _: object) -> None:
+        self._accepting = None
+        self._accept_more()
+
     def _accept_all(self) -> list[socket.socket]:
         accepted: list[socket.socket] = []
         if self._socket is not None:
@@ -157,8 +184,11 @@ class WebServer:
                     accepted.append(connection)
         return accepted
 
+    def _make_protocol(self) -> HttpProtocol:
+        return HttpProtocol(self._config, self._server.server_state, {})
+
     def _make_leaving(self) -> HttpProtocol:
-        protocol = HttpProtocol(self._config, self._server.server_state, {})
+        protocol = self._make_protocol()
         protocol.leave()
         return protocol
 

@@ -612,9 +612,14 @@ async def test_what_must_not_be_repeated_is_502_outcome_unknown(
 
 
 @contextlib.asynccontextmanager
-async def two_pipes(identity_files: Path, kind: str) -> AsyncIterator[tuple[Side, Callable[[], Any]]]:
+async def two_pipes(
+    identity_files: Path, kind: str, **settings: dict[str, Any]
+) -> AsyncIterator[tuple[Side, Callable[[], Any]]]:
     """Run both nodes; yield one of them, and what cuts the connection."""
-    async with running_server(identity_files) as server, running_client(identity_files, server.port) as client:
+    async with (
+        running_server(identity_files, **settings.get("server", {})) as server,
+        running_client(identity_files, server.port, **settings.get("client", {})) as client,
+    ):
         await connected(server, client)
         asked: ServerNode | ClientNode = server if kind == "server node" else client
 
@@ -645,6 +650,44 @@ async def test_too_many_exchanges_are_503_never_sent(identity_files: Path) -> No
         assert problem_of(response)["executed"] == "no"
         server.handler.release.set()
         assert (await first).status_code == 200
+
+
+@kinds
+async def test_what_is_more_than_may_wait_is_503_before_its_body_and_the_rest_is_served(
+    identity_files: Path, kind: str
+) -> None:
+    async with two_pipes(identity_files, kind, server={"web_max_requests": 4}, client={"web_max_requests": 2}) as (
+        side,
+        _,
+    ):
+        waiting = [asyncio.create_task(side.ask("GET", "wait")) for _ in range(2)]
+        async with asyncio.timeout(PATIENCE):
+            while side.peer.runs["get wait"] < 2:
+                assert (await side.http.get("/healthz")).status_code == 200
+        response = await side.ask("GET", "value")
+        assert (response.status_code, response.headers["x-event-return-code"]) == (503, "249")
+        assert response.headers["retry-after"] == "1"
+        assert problem_of(response)["executed"] == "no"
+        runs = side.peer.runs.total()
+        for more in (
+            ("Expect: 100-continue", "Content-Length: 9"),
+            ("Content-Length: 1000000",),
+            (
+                "Upgrade: websocket",
+                "Connection: upgrade",
+                "Sec-WebSocket-Version: 13",
+                "Sec-WebSocket-Key: " + "a" * 22 + "==",
+            ),
+        ):
+            verb = "GET" if "Upgrade" in more[0] else "POST"
+            async with side.raw(f"{verb} {side.prefix}echo HTTP/1.1", "Host: localhost", *more) as (reader, _):
+                assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+        if kind == "server node":  # there are places for the others
+            assert (await side.http.get("/client/nobody/value", headers={"Prefer": "wait=0"})).status_code == 404
+        assert side.peer.runs.total() == runs
+        side.peer.release.set()
+        assert [(await each).status_code for each in waiting] == [200, 200]
+        assert (await side.ask("GET", "value")).status_code == 200
 
 
 @kinds

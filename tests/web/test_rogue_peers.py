@@ -12,6 +12,7 @@ from memory_pipes import Pipes, memory_pipes
 from restpipe.config import TcpBind
 from restpipe.nodes.exchanges import Patience
 from restpipe.pipe import Incoming, Pipe
+from restpipe.web.admission import Admission
 from restpipe.web.door import Door
 from restpipe.web.gateway import Gateway
 from restpipe.web.server import WebServer
@@ -41,7 +42,7 @@ async def asked(pipes: Pipes, answer: Response, verb: str = "GET", more: list[by
         async def pipe_to(wait: float) -> Pipe:
             return joint.calling
 
-        return pipe_to, path
+        return "peer", pipe_to, path
 
     gateway = Gateway(
         FastAPI(),
@@ -51,6 +52,7 @@ async def asked(pipes: Pipes, answer: Response, verb: str = "GET", more: list[by
         patience=Patience(5, 5),
         max_timeout=5,
         max_message=1000,
+        admission=Admission(1, shared=False),
     )
     server = WebServer(gateway, ANYWHERE, socket_mode=0, grace=1)
     await server.start()

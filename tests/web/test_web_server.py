@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
+import uvloop
 
 from restpipe.config import TcpBind, UnixBind, WebBind
 from restpipe.exceptions import ConfigError
@@ -388,3 +389,40 @@ async def test_a_bug_before_the_answer_is_a_problem_document() -> None:
     assert head.startswith(b"HTTP/1.1 500 ")
     assert b"x-event-return-code: 250" in head
     assert json.loads(body)["detail"] == "RuntimeError: broken"
+
+
+def test_connections_that_wait_together_are_accepted_together() -> None:
+    async def accept(most: int) -> None:
+        async with serving() as server, asyncio.timeout(10):
+            accepted = server._server.server_state.connections
+            while not server._server.started:  # noqa: ASYNC110 - uvicorn tells nobody
+                await asyncio.sleep(0)
+            with contextlib.ExitStack() as stack:
+                port = int(server.address.rpartition(":")[2])
+                for _ in range(most):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                for _ in range(most // 2):  # rounds of the event loop, each of which is long where a node is busy
+                    await asyncio.sleep(0)
+                assert len(accepted) == most
+
+    uvloop.run(accept(100))
+
+
+async def test_who_is_refused_and_asks_again_at_once_is_read_later_each_time_until_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def full(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"0")]
+        refused = scope["path"] == "/full"
+        await send({"type": WHOLE_RESPONSE, "status": 200, "headers": headers, "body": b"", "refused": refused})
+
+    loop = asyncio.get_running_loop()
+    async with impatient(monkeypatch, full) as server, httpx.AsyncClient(base_url=server.address) as hasty:
+        for _ in range(2):
+            began = loop.time()
+            for _ in range(4):
+                await hasty.get("/full")
+            assert loop.time() - began >= 0.07 * 0.9
+            await hasty.get("/room")
+            (connection,) = server._http_connections()
+            assert connection._pause == 0.01
