@@ -1,5 +1,7 @@
 """The commands."""
 
+import inspect
+
 import typer
 
 from restpipe.cli import ca, call, check, demo, install_service, nodes, status, top
@@ -21,6 +23,30 @@ app.command("demo")(demo.demo)
 app.command("install-service", help=install_service.HELP)(install_service.install_service)
 app.add_typer(ca.app, name="ca")
 app.add_typer(check.app, name="check")
+
+
+def _let_help_flow(commands: typer.Typer) -> None:
+    r"""Have the paragraphs of every help be as wide as the terminal: typer keeps the line breaks of the source.
+
+    The lines of a paragraph that begins with click's mark for it, \b, stay lines.
+    """
+    for command in commands.registered_commands:
+        command.help = _flowing(command.help or inspect.getdoc(command.callback) or "")
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            group.typer_instance.info.help = _flowing(group.typer_instance.info.help or "")
+            _let_help_flow(group.typer_instance)
+
+
+def _flowing(text: str) -> str:
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        paragraph.removeprefix("\b\n") if paragraph.startswith("\b") else paragraph.replace("\n", " ")
+        for paragraph in paragraphs
+    )
+
+
+_let_help_flow(app)
 
 
 def _show_version(wanted: bool) -> None:
