@@ -82,6 +82,7 @@ class _Demo:
             }
         self._nodes: dict[str, asyncio.subprocess.Process] = {}
         self._pumps: list[asyncio.Task[None]] = []
+        self._server_listens = asyncio.Event()
 
     async def run(self) -> int:
         """Run until a signal, or until a node ends; return the exit code."""
@@ -117,7 +118,7 @@ class _Demo:
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         self._nodes[node] = process
-        self._pumps.append(asyncio.create_task(_pump(node, process)))
+        self._pumps.append(asyncio.create_task(self._pump(node, process)))
 
     async def _stop(self) -> None:
         running = [process for process in self._nodes.values() if process.returncode is None]
@@ -137,12 +138,22 @@ class _Demo:
         """Ask the client through the server: the answer tells that all of it works."""
         try:
             async with asyncio.timeout(START_TIMEOUT):
+                await self._server_listens.wait()  # before that, another demo might answer at its address
                 while True:
                     with contextlib.suppress(OSError):
                         return await _is_answered(_tcp_address(self._server_web), "/client/client/time")
                     await asyncio.sleep(0.05)  # the web server does not listen yet
         except TimeoutError:
             return False
+
+    async def _pump(self, node: str, process: asyncio.subprocess.Process) -> None:
+        """Show a node's output, line by line."""
+        if process.stdout is None:
+            raise AssertionError("the output is a pipe")
+        async for line in process.stdout:
+            if node == "server" and line.startswith(b"RestPipe "):  # the first screen of a node that listens
+                self._server_listens.set()
+            console.print(f"{node:6} | {line.decode(errors='replace').rstrip()}", markup=False)
 
     def _screen(self) -> str:
         client, server = f"http://{self._client_web}", f"http://{self._server_web}"
@@ -168,14 +179,6 @@ async def _is_answered(address: TcpBind, path: str) -> bool:
         return (await reader.readline()).startswith(b"HTTP/1.1 200 ")
     finally:
         writer.transport.abort()
-
-
-async def _pump(node: str, process: asyncio.subprocess.Process) -> None:
-    """Show a node's output, line by line."""
-    if process.stdout is None:
-        raise AssertionError("the output is a pipe")
-    async for line in process.stdout:
-        console.print(f"{node:6} | {line.decode(errors='replace').rstrip()}", markup=False)
 
 
 @contextlib.contextmanager

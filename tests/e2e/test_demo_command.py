@@ -2,10 +2,11 @@
 
 import re
 import signal
-import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ def test_a_signal_before_it_is_ready_ends_everything_too(tmp_path: Path) -> None
     assert demo.left() == []
 
 
+class AnswersAnything(BaseHTTPRequestHandler):
+    """Stands where another demo does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("which", "cause"),
     [
@@ -91,11 +103,14 @@ def test_a_signal_before_it_is_ready_ends_everything_too(tmp_path: Path) -> None
     ids=["pipe", "server's web", "client's web"],
 )
 def test_a_port_that_is_taken_is_named_in_a_line_and_nothing_is_left(tmp_path: Path, which: int, cause: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
+    with ThreadingHTTPServer(("127.0.0.1", 0), AnswersAnything) as taken:
+        threading.Thread(target=taken.serve_forever, daemon=True).start()
+        port = taken.server_port
         ports = [free_port(), free_port(), free_port()]
         ports[which] = port
         demo = Demo(tmp_path, *ports)
         output = demo.process.wait(code=1)
+        taken.shutdown()
+    assert "Paste these" not in output
     assert output.count(cause.format(port=port)) == 1
     assert demo.left() == []
