@@ -176,8 +176,8 @@ def perform(address: WebBind, asked: Asked, output: Path | None) -> Outcome:
         KeyboardInterrupt: the user did; the request is cancelled.
     """
     body = _Body(asked.data) if asked.data is not None else None
-    if output is not None and not os.access(output if output.exists() else output.parent, os.W_OK):
-        raise ConfigError(f"cannot write {output}")
+    if output is not None:
+        _check_writable(output)
     connection = Connection(address)
     bars = _Bars(shown=sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
     with ExitStack() as stack:
@@ -203,6 +203,18 @@ def perform(address: WebBind, asked: Asked, output: Path | None) -> Outcome:
             cause = upload.fault if upload is not None and upload.fault is not None else error
             return _tell(Outcome.UNKNOWN, f"no answer came: {cause}")
         return _take(response, output, bars)
+
+
+def _check_writable(output: Path) -> None:
+    """Find out before anything is executed, without touching a file that is there.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if not output.parent.is_dir():
+        raise ConfigError(f"cannot write {output}: there is no directory {output.parent}")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise ConfigError(f"cannot write {output}: permission denied")
 
 
 def _send_head(connection: Connection, asked: Asked, body: _Body | None) -> None:
