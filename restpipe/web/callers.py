@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -14,17 +14,18 @@ class CallerGone(Exception):  # noqa: N818 - not an error: the caller may leave
     """The HTTP client hung up."""
 
 
-def hung_up(receive: Receive) -> bool:
-    """Whether uvicorn has seen the caller hang up.
+class Unasked(Protocol):
+    """A caller that waits to be asked for its body (RFC 9110 section 10.1.1): what is known of it without asking.
 
-    To call `receive` would ask a caller that waits for that for its body.
+    `receive` would ask it.
+
+    Attributes:
+        disconnected: it hung up.
+        body: what it sent nevertheless.
     """
-    return bool(getattr(getattr(receive, "__self__", None), "disconnected", False))
 
-
-def sent_unasked(receive: Receive) -> bool:
-    """Whether the caller has begun with its body though nobody asked for it."""
-    return bool(getattr(getattr(receive, "__self__", None), "body", b""))
+    disconnected: bool
+    body: bytes
 
 
 class CallerWatch:

@@ -27,7 +27,7 @@ from restpipe.web.admission import Admission, Place
 from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
 from restpipe.web.health import OPEN_TO_ALL
-from restpipe.web.http import WHOLE_RESPONSE
+from restpipe.web.http import UNASKED, WHOLE_RESPONSE
 from restpipe.web.problems import CLOSE, RETURN_CODE, RawHeaders, problem
 from restpipe.web.request_bodies import HELD_BODY, Room, Upload, read_whole
 from restpipe.web.requests import NOT_FORWARDED, Asked, Scope
@@ -47,6 +47,16 @@ _BODILESS = frozenset((204, 205, 304))
 _UNBUFFERED = (b"x-accel-buffering", b"no")
 _REQUEST_ID = REQUEST_ID.encode()
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class _TellsNothing:
+    """A caller of a web server that is not a node's own, until it is asked."""
+
+    disconnected = False
+    body = b""
+
+
+_TELLS_NOTHING = _TellsNothing()
 
 
 class Gateway:
@@ -117,7 +127,8 @@ class Gateway:
         try:
             peer, pipe_to, asked = self._asked(scope)
             if asked.has_body and (asked.length is None or asked.length > HELD_BODY):
-                upload = Upload(receive, self._room, expects=asked.expects)
+                unasked = scope.get("extensions", {}).get(UNASKED, _TELLS_NOTHING) if asked.expects else None
+                upload = Upload(receive, self._room, unasked)
                 receive = upload.watch
             answer, attempts = await self._exchange(receive, peer, pipe_to, asked, upload)
         except CallerGone:

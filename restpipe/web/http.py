@@ -26,7 +26,9 @@ MAX_HEAD = 16 * 1024
 # An ASGI message of our own, offered in the scope's extensions: status, headers and all of the body. It leaves in one
 # write, where the two messages of ASGI take two: each costs as much as the rest of a small answer.
 WHOLE_RESPONSE = "restpipe.response.whole"
-_EXTENSIONS: dict[str, dict[object, object]] = {WHOLE_RESPONSE: {}}
+_EXTENSIONS: dict[str, Any] = {WHOLE_RESPONSE: {}}
+# Another extension of our own, where a caller waits to be asked for its body: a `restpipe.web.callers.Unasked`.
+UNASKED = "restpipe.request.unasked"
 # Seconds for which a connection is left unread whose request was refused for want of room: twice as long after each
 # refusal that follows, up to what `Retry-After` asks for. Who asks again and again, at once, would get all of the node.
 _FIRST_PAUSE = 0.01
@@ -242,6 +244,9 @@ class HttpProtocol(HttpToolsProtocol):
             version != "1.0" and parser.should_keep_alive() and not self._leaving,
             self.on_response_complete,
         )
+        if self.expect_100_continue:
+            extensions: dict[str, Any] = {**_EXTENSIONS, UNASKED: cycle}
+            self.scope["extensions"] = extensions
         if earlier is None or earlier.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from restpipe.exceptions import BadRequestError
 from restpipe.nodes.held_bodies import HELD_BODY, HeldBody
-from restpipe.web.callers import WATCH_INTERVAL, CallerGone, Receive, hung_up, sent_unasked
+from restpipe.web.callers import WATCH_INTERVAL, CallerGone, Receive, Unasked
 
 # Bytes that are read ahead of a body nobody takes, to come to where its caller hung up: a TCP connection hides its end
 # behind all that was sent before. Beyond them the deadline has to do. And those of all bodies together.
@@ -32,17 +32,17 @@ class Upload(HeldBody):
     Args:
         receive: of the ASGI request.
         room: for what is read ahead.
-        expects: the caller waits to be asked for the body.
+        unasked: the caller, where it waits to be asked for the body.
 
     Attributes:
         awaited: a reader waits for the caller to go on.
     """
 
-    def __init__(self, receive: Receive, room: Room, *, expects: bool = False) -> None:
+    def __init__(self, receive: Receive, room: Room, unasked: Unasked | None = None) -> None:
         super().__init__()
         self._receive = receive
         self._room = room
-        self._unasked = expects
+        self._unasked = unasked
         self._ahead: deque[bytes] = deque()
         self._ahead_size = 0
         self._asking = asyncio.Lock()
@@ -58,8 +58,8 @@ class Upload(HeldBody):
                 return await self._receive()
             reads = self._reads
             await asyncio.sleep(WATCH_INTERVAL)
-            if self._unasked and not sent_unasked(self._receive):
-                self._gone = hung_up(self._receive)
+            if self._unasked is not None and not self._unasked.body:
+                self._gone = self._unasked.disconnected
             elif self._reads == reads and not self.awaited:
                 while self._ahead_size < AHEAD and self._room.left > 0 and not self._gone and not self._arrived:
                     await self._ask()
@@ -76,7 +76,7 @@ class Upload(HeldBody):
         Raises:
             BadRequestError: the caller hung up before the end.
         """
-        self._unasked = False
+        self._unasked = None
         self._reads += 1
         self.awaited = True
         try:

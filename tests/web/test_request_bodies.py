@@ -8,7 +8,7 @@ import pytest
 
 from restpipe.exceptions import BadRequestError
 from restpipe.web import request_bodies
-from restpipe.web.callers import CallerGone, Receive
+from restpipe.web.callers import CallerGone, Receive, Unasked
 from restpipe.web.request_bodies import AHEAD, HELD_BODY, Room, Upload, read_whole
 
 PATIENCE = 10.0
@@ -36,8 +36,8 @@ class Arriving:
         return await self._messages.get()
 
 
-def upload_of(receive: Receive, room: int = 1 << 30, *, expects: bool = False) -> Upload:
-    return Upload(receive, Room(room), expects=expects)
+def upload_of(receive: Receive, room: int = 1 << 30, unasked: Unasked | None = None) -> Upload:
+    return Upload(receive, Room(room), unasked)
 
 
 async def pieces_of(upload: Upload) -> list[bytes]:
@@ -215,7 +215,7 @@ class Cycle:
 
 async def test_who_expects_to_be_asked_for_the_body_is_not_asked_by_the_watch(quick: None) -> None:
     cycle = Cycle()
-    watching = asyncio.create_task(upload_of(cycle.receive, expects=True).watch())
+    watching = asyncio.create_task(upload_of(cycle.receive, unasked=cycle).watch())
     await asyncio.sleep(0.02)
     assert not watching.done()
     cycle.disconnected = True
@@ -226,7 +226,7 @@ async def test_who_expects_to_be_asked_for_the_body_is_not_asked_by_the_watch(qu
 
 async def test_who_has_begun_with_the_body_unasked_is_asked_for_more(quick: None) -> None:
     cycle = Cycle(b"one")
-    watching = asyncio.create_task(upload_of(cycle.receive, expects=True).watch())
+    watching = asyncio.create_task(upload_of(cycle.receive, unasked=cycle).watch())
     async with asyncio.timeout(PATIENCE):
         await cycle.asked.wait()
     watching.cancel()
