@@ -6,10 +6,10 @@ from functools import partial
 
 import uvloop
 import wrk
-from contenders import restpipe
 from e2e_processes import Process
 from echo_pipe import connect
-from processes import HERE, cpu_seconds, running
+from endpoints import PATH
+from processes import HERE, cpu_seconds, nodes, running
 from results import Curve, Figure
 from workload import Run, UnavailableError, Workload
 
@@ -73,12 +73,14 @@ def measure_pipe(run: Run) -> None:
 
 
 def measure_http(run: Run) -> None:
-    with restpipe(run, 0) as nodes:
+    # By default a server lets fewer in, so that those are answered soon.
+    with nodes(run, RP_WEB_MAX_REQUESTS=str(2 * max(CONNECTIONS))) as pair:
 
         def by_http(connections: int) -> dict[str, float]:
-            used = cpu_seconds(*nodes.processes)
-            seen = wrk.load(nodes.url, connections, HTTP_SECONDS)
-            return {HTTP_TIME: 1e6 / seen.rate, HTTP_CPU: (cpu_seconds(*nodes.processes) - used) / seen.requests * 1e6}
+            used = cpu_seconds(pair.server, pair.client)
+            seen = wrk.load(pair.server.web + PATH, connections, HTTP_SECONDS)
+            used = cpu_seconds(pair.server, pair.client) - used
+            return {HTTP_TIME: 1e6 / seen.rate, HTTP_CPU: used / seen.requests * 1e6}
 
         run.interleave({f"{number:,}": partial(by_http, number) for number in CONNECTIONS})
 
