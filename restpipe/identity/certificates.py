@@ -52,13 +52,18 @@ def parse_certificate(pem: bytes) -> x509.Certificate:
         raise IdentityError(f"not a PEM certificate: {error}") from error
 
 
+def is_name(name: str) -> bool:
+    """Whether a node may have a name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
     """Return a name that a node may have.
 
     Raises:
         IdentityError: it is not one.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise IdentityError(f"{name!r} cannot be the name of a node: {_NAME_RULE}")
     return name
 

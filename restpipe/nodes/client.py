@@ -35,6 +35,9 @@ TAKEOVER_BACKOFF = 5.0
 MOST_TAKEOVER_BACKOFF = 60.0
 # Seconds for which a pipe has to live until that is forgotten.
 TAKEOVER_MEMORY = 300.0
+# Seconds that a pipe has to live, or it is followed by a pause, which is as long at most: a server that greets and
+# leaves, again and again, would keep this node and itself busy with handshakes.
+SHORT_LIFE = 0.5
 # Seconds before its end from which on the server's certificate is watched, at most; and between two looks at the clock.
 LOOK_INTERVAL = 3600.0
 
@@ -93,6 +96,8 @@ class ClientNode(Node):
         self._last_cause = ""
         # Times in a row that another node took this node's name.
         self._taken_over = 0
+        # Pipes in a row that did not live for long.
+        self._short_lives = 0
 
     @property
     def pipes(self) -> tuple[Pipe, ...]:
@@ -186,13 +191,23 @@ class ClientNode(Node):
             self.stats.count(Count.BROKEN)
             end = pipe.ended.result() if pipe.ended.done() else None
             log.warning("disconnected from the server: %s", end.message if end else pipe.departing.result())
-            if self._loop.time() - connected_at > TAKEOVER_MEMORY:
+            lived = self._loop.time() - connected_at
+            self._short_lives = self._short_lives + 1 if lived < SHORT_LIFE else 0
+            if lived > TAKEOVER_MEMORY:
                 self._taken_over = 0
             if end is not None and end.reason == Goaway.TAKEOVER and end.by_peer:
                 await self._leave_the_name(end.message)
             elif end is not None and end.reason in _LASTING:
                 # Dialling at once would break again, for ever.
                 await asyncio.sleep(self.settings.reconnect_max_s)
+            elif self._short_lives:
+                await asyncio.sleep(self._pause())
+
+    def _pause(self) -> float:
+        """Return the seconds to leave a server alone that took this node in and let it go at once."""
+        least, most = self.settings.reconnect_min_s, self.settings.reconnect_max_s
+        pause = min(least * 2 ** min(self._short_lives - 1, _MOST_DOUBLINGS), most, SHORT_LIFE)
+        return random.uniform(pause / 2, pause)  # noqa: S311
 
     async def _leave_the_name(self, message: str) -> None:
         """Let another node with this node's identity be for a while: two that dial at once would serve nobody."""

@@ -1,5 +1,6 @@
 """Client to client: a server passes requests of one client on to another, where its operator permits that."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from restpipe.exceptions import (
 )
 from restpipe.handlers.events import VERBS
 from restpipe.handlers.paths import parse_event_path, parse_query, target_of
+from restpipe.identity.certificates import is_name
 from restpipe.identity.names import RelayRules
 from restpipe.nodes.exchanges import Exchange, Patience, is_repeatable
 from restpipe.nodes.held_bodies import HeldBody
@@ -32,6 +34,8 @@ from restpipe_pb.v1.pipe_pb2 import Parameter, Request
 # Of a request's time, what may be spent on waiting for the client that it is for. The rest is for telling that it did
 # not come: when the caller's own clock runs out, the outcome is unknown.
 WAITING_SHARE = 0.9
+# An IP address, or what stands for one where nodes are joined in memory.
+_ADDRESS = re.compile(r"[A-Za-z0-9.:%_-]{0,64}")
 # Of the exchanges that a client accepts, one caller may have one in so many under way: the rest is for all others.
 PLACES_SHARE = 2
 
@@ -42,13 +46,16 @@ def take_caller(incoming: Incoming) -> None:
     The caller is who the server says: only a client node may do this.
 
     Raises:
-        ForbiddenError: the name is none, or that which the server itself goes by, here.
+        ForbiddenError: the name is none, or that which the server itself goes by, here; or name or address are what no
+            node has, and could not be told to logs and services as they are.
     """
     caller = incoming.request.caller
     if caller.name in ("", incoming.peer.name):
         raise ForbiddenError(
             f"a client named {caller.name!r} could not be told from the server, which goes by that name here"
         )
+    if not (is_name(caller.name) and _ADDRESS.fullmatch(caller.address)):
+        raise ForbiddenError(f"no node has the name {caller.name[:64]!a} and the address {caller.address[:64]!a}")
     incoming.peer = Peer(caller.name, caller.address)
 
 

@@ -60,7 +60,7 @@ class HostilePeer:
     """One call of `Pipe.Connect`.
 
     Args:
-        call: of gRPC.
+        call: of gRPC: a client's, or the context of one that a server answers.
     """
 
     def __init__(self, call: Any) -> None:
@@ -82,7 +82,12 @@ class HostilePeer:
             async with asyncio.timeout(PATIENCE):
                 try:
                     data = await self._call.read()
-                except grpc.aio.AioRpcError:
+                except (grpc.aio.AioRpcError, grpc.aio.BaseError):
+                    return None
+                except asyncio.CancelledError:  # how a server's call is told that the client cancelled it
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
                     return None
             if data is grpc.aio.EOF:
                 return None
@@ -121,6 +126,13 @@ class HostilePeer:
                 goodbye = received[1]
         return goodbye
 
+    async def goodbye(self) -> str:
+        """Wait for the end of the call; return why the node ended it, which must be that the protocol was broken."""
+        goodbye = await self.end()
+        assert goodbye is not None
+        assert goodbye.reason == Goaway.PROTOCOL_ERROR
+        return goodbye.message
+
 
 @contextlib.asynccontextmanager
 async def channel(directory: Path, name: str, port: int) -> AsyncIterator[grpc.aio.Channel]:
@@ -146,3 +158,49 @@ async def hostile_peer(directory: Path, name: str, port: int) -> AsyncIterator[H
             yield HostilePeer(call)
         finally:
             call.cancel()
+
+
+class HostileServer:
+    """A server that a client node dials, and that is no node.
+
+    Args:
+        directory: of its identity, which is named `server`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.port = 0
+        self._directory = directory
+        self._callers: asyncio.Queue[tuple[Any, asyncio.Event]] = asyncio.Queue()
+        self._server: Any = grpc.aio.server(
+            options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        )
+
+    async def __aenter__(self) -> "HostileServer":
+        key, certificate, ca = (
+            (self._directory / file).read_bytes() for file in ("server.key.pem", "server.crt.pem", "ca.crt.pem")
+        )
+        service, _, method = CONNECT.strip("/").partition("/")
+        handler: Any = grpc.stream_stream_rpc_method_handler(self._connect)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        credentials = grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True)
+        self.port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.stop(0)
+
+    async def _connect(self, _requests: object, context: Any) -> None:
+        over = asyncio.Event()
+        self._callers.put_nowait((context, over))
+        await over.wait()
+
+    @contextlib.asynccontextmanager
+    async def met(self) -> AsyncIterator[HostilePeer]:
+        """Wait until a client dials; the call ends with the block."""
+        async with asyncio.timeout(PATIENCE):
+            context, over = await self._callers.get()
+        try:
+            yield HostilePeer(context)
+        finally:
+            over.set()

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -13,16 +12,16 @@ import grpc.aio
 import pytest
 from e2e_curl import curl
 from e2e_processes import Node, Site, site_with_handlers
-from hostile_peers import HostilePeer, Message, frame, hello, hostile_peer
+from hostile_peers import HostilePeer, frame, hello, hostile_peer
+from hostilities import GET, MALFORMED, NAMES, UPLOAD, Flood, breaches, pings, requests_for_nothing, resets
 
 from restpipe.protocol.limits import CANCEL_COST, MAX_ENVELOPES, PING_COST, REFUSAL_COST
 from restpipe_pb.v1.pipe_pb2 import (
+    Caller,
     Cancel,
     Chunk,
-    Credit,
     Event,
     Failure,
-    Goaway,
     Header,
     Hello,
     Ping,
@@ -32,9 +31,7 @@ from restpipe_pb.v1.pipe_pb2 import (
 )
 
 MOST = 100
-GET = Request(verb="get", noun="data", timeout_ms=60_000)
 WAIT = Request(verb="get", noun="wait", arguments=["never"], timeout_ms=60_000)
-UPLOAD = Request(verb="post", noun="echo", timeout_ms=60_000, more=True)
 MIB = 1024 * 1024
 
 
@@ -77,58 +74,14 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Honest]:
 
 # What breaks the rules
 
-BREACHES: dict[str, list[tuple[int, Message]]] = {
-    "an answer to what was never asked": [(2, Response(status=200))],
-    "an answer to its own request": [(1, UPLOAD), (1, Response(status=200))],
-    "an id that was used": [(1, GET), (1, GET)],
-    "an id that does not rise": [(3, GET), (1, GET)],
-    "an id of the wrong parity": [(2, GET)],
-    "an id of nothing": [(0, GET)],
-    "a chunk after the end": [(1, UPLOAD), (1, Chunk(data=b"a")), (1, Chunk(data=b"b"))],
-    "a chunk of nothing": [(1, UPLOAD), (1, Chunk(more=True))],
-    "a chunk that belongs to nothing": [(7, Chunk(data=b"a"))],
-    "more than its credit": [(1, UPLOAD), (1, Chunk(data=bytes(65537), more=True))],
-    "a body before it is asked for": [
-        (1, Request(verb="post", noun="echo", more=True, awaits_credit=True)),
-        (1, Chunk(data=b"a")),
-    ],
-    "a credit of nothing": [(1, UPLOAD), (1, Credit())],
-    "a credit without end": [(1, UPLOAD), (1, Credit(bytes=2**31)), (1, Credit(bytes=2**31))],
-    "a credit for nothing": [(8, Credit(bytes=1))],
-    "a cancel of nothing": [(9, Cancel())],
-    "a second hello": [(0, hello())],
-    "a pong that nobody asked for": [(0, Pong(id=77))],
-    "a ping of an exchange": [(1, GET), (1, Ping())],
-    "two goodbyes": [(0, Goaway(reason=Goaway.SHUTDOWN)), (0, Goaway(reason=Goaway.SHUTDOWN))],
-    "too many envelopes": [(0, Ping(id=1))] * (MAX_ENVELOPES + 1),
-}
-NESTED = b"\x0b" * 100_000  # a group in a group in a group
-MALFORMED = {
-    "no protobuf": b"\xff" * 10,
-    "an envelope that is cut off": frame((1, GET))[:-3],
-    "an envelope of no kind": b"\x0a\x00",
-    "an envelope of an unknown kind": b"\x0a\x05\x9a\x06\x02hi",
-    "nesting": NESTED,
-    "nesting within a request": b"\x0a" + bytes([0xC4, 0x13]) + b"\x1a" + bytes([0xC0, 0x13]) + NESTED[:2496],
-    "text that is no UTF-8": b"\x0a\x07\x08\x01\x1a\x03\x0a\x01\xff",
-    "a length beyond the end": b"\x0a\xff\xff\xff\xff\x0f",
-    "a megabyte": bytes(1024 * 1024),
-    "a hundred thousand envelopes": b"\x0a\x02\x42\x00" * 65_536,
-}
-
-
-async def goodbye_of(peer: HostilePeer) -> str:
-    goodbye = await peer.end()
-    assert goodbye is not None
-    assert goodbye.reason == Goaway.PROTOCOL_ERROR
-    return goodbye.message
+BREACHES = breaches(1)
 
 
 @pytest.mark.parametrize("breach", BREACHES)
 async def test_who_breaks_a_rule_loses_its_pipe_with_a_reason_and_nobody_else_does(honest: Honest, breach: str) -> None:
     async with honest.attacked() as peer:
         await peer.send(*BREACHES[breach])
-        reason = await goodbye_of(peer)
+        reason = await peer.goodbye()
     await asyncio.to_thread(honest.server.wait_for, re.escape(f"mallory broke the protocol: {reason}"))
 
 
@@ -136,7 +89,7 @@ async def test_who_breaks_a_rule_loses_its_pipe_with_a_reason_and_nobody_else_do
 async def test_a_frame_that_is_none_costs_its_sender_the_pipe(honest: Honest, malformed: str) -> None:
     async with honest.attacked() as peer:
         await peer.send_raw(MALFORMED[malformed])
-        assert await goodbye_of(peer)
+        assert await peer.goodbye()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +109,7 @@ async def test_who_does_not_introduce_itself_gets_no_pipe(
 ) -> None:
     async with hostile_peer(honest.site.directory, "mallory", honest.server.pipe_port) as peer:
         await peer.send(first)
-        assert re.search(reason, await goodbye_of(peer))
+        assert re.search(reason, await peer.goodbye())
     await asyncio.to_thread(honest.check)
 
 
@@ -164,7 +117,7 @@ async def test_more_exchanges_than_permitted_cost_the_pipe(honest: Honest) -> No
     async with honest.attacked() as peer:
         for first in range(1, 2 * MOST + 3, 50):
             await peer.send(*((each, WAIT) for each in range(first, min(first + 50, 2 * MOST + 3), 2)))
-        assert f"more than {MOST} exchanges" in await goodbye_of(peer)
+        assert f"more than {MOST} exchanges" in await peer.goodbye()
 
 
 # What it answers
@@ -186,7 +139,7 @@ async def test_an_answer_that_is_given_twice_costs_the_pipe(honest: Honest) -> N
     async with honest.attacked() as peer:
         answer = await asked(honest, peer, Response(status=200, body=b"1"), Response(status=200, body=b"2"))
         assert (answer.status, answer.text) == (200, "1")
-        assert "the exchange is over" in await goodbye_of(peer)
+        assert "the exchange is over" in await peer.goodbye()
 
 
 @pytest.mark.parametrize(
@@ -210,7 +163,7 @@ async def test_an_answer_without_measure_costs_the_pipe(honest: Honest) -> None:
     async with honest.attacked() as peer:
         bloated = Response.FromString(Response(status=200).SerializeToString() + b"\x1a\x00" * 100_000)
         assert (await asked(honest, peer, bloated)).outcome == (502, 246, "unknown")
-        assert "100000 headers" in await goodbye_of(peer)
+        assert "100000 headers" in await peer.goodbye()
 
 
 # Who it is, and what it reaches
@@ -222,102 +175,20 @@ async def test_a_client_is_who_its_certificate_says_whatever_it_says(honest: Hon
             Header(name=name, value="client")
             for name in ("x-event-caller", "host", "from", "X-Event-Caller", ":authority")
         ]
-        response = await peer.ask(1, "whoami", headers=lies)
+        response = await peer.ask(1, "whoami", headers=lies, caller=Caller(name="client", address="127.0.0.1"))
         assert b'"caller": "mallory"' in response.body
         assert curl(f"{honest.server.web}/client/client/whoami").json["caller"] == "localhost"
 
 
-NOUNS = [
-    "__init__",
-    "_wait",
-    "__class__",
-    "start_hook",
-    "stop_hook",
-    "_gates",
-    "data.__class__",
-    "data/__class__",
-    "",
-    "/",
-    "../data",
-    "Data",
-    "data\0",
-    "data\n",
-    "data\u200b",
-    "dat\u0430",  # a Cyrillic a
-    "\uff44ata",  # a full-width d, which Python would take for d in a source
-    "d\u0061\u0301ta",
-    "x" * 10_000,
-]
-
-
 async def test_no_name_leads_to_anything_but_an_event(honest: Honest) -> None:
     async with honest.attacked() as peer:
-        names = [
-            *((verb, noun) for noun in NOUNS for verb in ("get", "")),
-            ("start", "hook"),
-            ("__init", "_"),
-            ("_", "wait"),
-        ]
-        for number, (verb, noun) in enumerate(names):
+        for number, (verb, noun) in enumerate(NAMES):
             response = await peer.ask(2 * number + 1, noun, verb=verb)
             assert response.failure.kind in (Failure.NOT_FOUND, Failure.WRONG_VERB), (verb, noun)
             assert response.failure.message.isprintable(), response.failure.message
 
 
 # Floods
-
-
-class Flood:
-    """Sends as fast as it can, and counts what is answered.
-
-    Args:
-        peer: whose pipe it is.
-        answer: of which kind the answers are.
-    """
-
-    def __init__(self, peer: HostilePeer, answer: type[Any]) -> None:
-        self.answered = 0
-        self._peer = peer
-        self._answer = answer
-        self._numbers = itertools.count(1, 2)
-
-    def requests(self, size: int, *, cancelled: bool) -> bytes:
-        """Return a frame of requests for what there is not."""
-        made: list[tuple[int, Message]] = []
-        for number in itertools.islice(self._numbers, size):
-            made.append((number, Request(verb="get", noun="nowhere", timeout_ms=60_000)))
-            if cancelled:
-                made.append((number, Cancel()))
-        return frame(*made)
-
-    async def read(self, size: int | None = None) -> None:
-        """Count so many answers, or all."""
-        while size is None or size > 0:
-            await self._peer.wait_for(self._answer)
-            self.answered += 1
-            size = None if size is None else size - 1
-
-
-async def pings(flood: Flood, peer: HostilePeer) -> None:
-    data = frame(*[(0, Ping(id=1))] * MAX_ENVELOPES)
-    await asyncio.gather(flood.read(), forever(lambda: peer.send_raw(data)))
-
-
-async def resets(flood: Flood, peer: HostilePeer) -> None:
-    """As in the rapid reset of HTTP/2."""
-    size = MAX_ENVELOPES // 2
-    await asyncio.gather(flood.read(), forever(lambda: peer.send_raw(flood.requests(size, cancelled=True))))
-
-
-async def requests_for_nothing(flood: Flood, peer: HostilePeer) -> None:
-    while True:
-        await peer.send_raw(flood.requests(MOST, cancelled=False))
-        await flood.read(MOST)
-
-
-async def forever(do: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await do()
 
 
 @pytest.mark.parametrize(
@@ -379,7 +250,7 @@ async def test_requests_of_large_heads_take_a_bounded_memory_and_the_rest_is_ref
 async def test_a_request_that_is_many_times_larger_in_memory_costs_the_pipe(honest: Honest, field: bytes) -> None:
     async with honest.attacked() as peer:
         await peer.send((1, Request.FromString(WAIT.SerializeToString() + field * 100_000)))
-        assert re.search("10000[01] headers, parameters or arguments", await goodbye_of(peer))
+        assert re.search("10000[01] headers, parameters or arguments", await peer.goodbye())
 
 
 async def test_frames_at_random_cost_the_pipe_and_nothing_else(honest: Honest) -> None:
@@ -395,7 +266,7 @@ async def test_frames_at_random_cost_the_pipe_and_nothing_else(honest: Honest) -
                 await peer.send_raw(b"\xff")
             except grpc.aio.AioRpcError:
                 continue  # the first has ended the call already, and what was said cannot be read any more
-            await goodbye_of(peer)
+            await peer.goodbye()
     await asyncio.to_thread(honest.check)
 
 

@@ -157,6 +157,23 @@ async def test_who_is_told_that_it_is_not_wanted_waits_before_it_comes_back(
         assert loop.time() - lost_at >= 0.5
 
 
+async def test_a_server_that_greets_and_leaves_again_and_again_is_dialled_ever_later(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch, leak_free: None
+) -> None:
+    monkeypatch.setattr("restpipe.nodes.client.SHORT_LIFE", PATIENCE)
+    loop = asyncio.get_running_loop()
+    async with (
+        running_server(identity_files) as server,
+        running_client(identity_files, server.port, reconnect_min_s=0.1, reconnect_max_s=0.4) as client,
+    ):
+        began = loop.time()
+        for times in range(1, 5):
+            await told(client).until("connect_success", times)
+            (await server.pipe_to("alpha", PATIENCE)).close(Goaway.SHUTDOWN, "come back")
+        await told(client).until("connect_success", 5)
+        assert loop.time() - began >= (0.1 + 0.2 + 0.4 + 0.4) / 2
+
+
 async def test_who_loses_its_name_again_and_again_leaves_it_for_longer_each_time_and_says_why_to_its_callers(
     identity_files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, leak_free: None
 ) -> None:
