@@ -6,6 +6,7 @@ Its refusals become problem documents, heads get a bound, and waiting for a clie
 import asyncio
 import logging
 import math
+import select
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from restpipe.exceptions import BadRequestError, EventError, HeadersTooLargeError, HeadTooSlowError, InternalError
 from restpipe.web.problems import problem
@@ -33,6 +35,16 @@ UNASKED = "restpipe.request.unasked"
 # refusal that follows, up to what `Retry-After` asks for. Who asks again and again, at once, would get all of the node.
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 1.0
+
+
+class State(ServerState):
+    """What the connections of a web server share.
+
+    Attributes:
+        leaving: the next request of each is its last.
+    """
+
+    leaving = False
 
 
 class Arrival:
@@ -119,6 +131,7 @@ class HttpProtocol(HttpToolsProtocol):
     uvicorn sets a timer for each response. Here the web server looks at all connections now and then, with `expire`.
     """
 
+    server_state: State
     _in_head = False
     # The head began with an earlier piece than the one at hand.
     _split = False
@@ -131,8 +144,6 @@ class HttpProtocol(HttpToolsProtocol):
     _unread_since = 0.0
     # Since when we wait for the client, in the loop's time; infinity while it waits for us.
     _since = math.inf
-    # The next request is the last.
-    _leaving = False
     # Seconds to leave the connection unread after the next refusal for want of room.
     _pause = _FIRST_PAUSE
 
@@ -146,9 +157,15 @@ class HttpProtocol(HttpToolsProtocol):
         """Whether the connection is open, and nothing of a request is here."""
         return not self._in_head and self._since < math.inf and not self.transport.is_closing()
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the client has sent something that the event loop has not seen yet, or its end."""
+        arrived = select.poll()
+        arrived.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(arrived.poll(0))
+
     def leave(self) -> None:
-        """Serve the request at hand or, where there is none, the next one, and close."""
-        self._leaving = True
+        """Serve the request at hand and, as the server does that leaves, close."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
 
@@ -241,7 +258,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.server_state.default_headers,
             Arrival(self.loop),  # type: ignore[arg-type]
             self.expect_100_continue,
-            version != "1.0" and parser.should_keep_alive() and not self._leaving,
+            version != "1.0" and parser.should_keep_alive() and not self.server_state.leaving,
             self.on_response_complete,
         )
         if self.expect_100_continue:

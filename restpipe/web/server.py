@@ -15,7 +15,7 @@ import uvicorn
 from restpipe.config import TcpBind, UnixBind, WebBind
 from restpipe.exceptions import ConfigError
 from restpipe.web.gateway import App
-from restpipe.web.http import HttpProtocol
+from restpipe.web.http import HttpProtocol, State
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +24,19 @@ _BACKLOG = 2048
 SWEEP_INTERVAL = 1.0
 # Seconds that clients have for a last request on a connection that they kept open, when the server stops.
 LINGER = 0.5
-# Seconds that web sockets have to be closed by whoever serves them, before they are cut.
+# Seconds that web sockets have to be closed by whoever serves them, and what comes on idle connections to be a request.
 FAREWELL = 1.0
 _MOMENT = 0.02
 
 
 class _Server(uvicorn.Server):
     """uvicorn without its hands on the signals: it would raise them again once it has stopped."""
+
+    server_state: State
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = State()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -108,23 +114,30 @@ class WebServer:
     async def leave(self) -> None:
         """Listen no more, and serve what was accepted.
 
-        What waits to be accepted is taken first, for it would be reset. Connections that clients kept open serve one
-        more request, whose answer tells that it is the last; those that bring none are closed after half a second, so
-        that hardly any closes in the face of a request. Returns when none is left without a request.
+        What waits to be accepted is taken first, for it would be reset. Connections that clients kept open serve one more request, whose answer tells that it is
+        the last; those that bring none are closed after half a second, so that hardly any closes in the face of a
+        request. Returns when none is left without a request.
         """
         if self._serving is None or not self._listens:
             return
         self._listens = False
         while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn tells nobody
             await asyncio.sleep(_MOMENT)
-        loop = asyncio.get_running_loop()
         await self._accept_last()
+        await self._outlast_the_idle()
+
+    async def _outlast_the_idle(self) -> None:
+        """Wait for a last request of each connection, and close those that bring none."""
+        await asyncio.sleep(0)  # uvloop tells of what it had accepted
+        loop = asyncio.get_running_loop()
         ends = loop.time() + LINGER
-        while loop.time() < ends and any(each.idle for each in self._http_connections()):  # noqa: ASYNC110
+        while idle := [each for each in self._http_connections() if each.idle]:
+            now = loop.time()
+            for connection in idle:
+                # Who sends no request, but something for ever, is closed all the same.
+                if now >= ends and (now >= ends + FAREWELL or not connection.has_unread):
+                    connection.transport.close()
             await asyncio.sleep(_MOMENT)
-        for connection in self._http_connections():
-            if connection.idle:
-                connection.transport.close()
 
     async def stop(self) -> None:
         """Accept nothing more, let requests finish for the grace period, and end."""
@@ -142,6 +155,13 @@ class WebServer:
         await asyncio.wait({self._serving})
 
     async def _accept_last(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server.server_state.leaving = True
+        if self._socket is not None:
+            # asyncio loses what it accepted and has not told of when its server is closed: it accepts no more from here
+            # on, and tells of that. uvloop loses nothing.
+            loop.remove_reader(self._socket)
+        await asyncio.sleep(_MOMENT)
         if self._accepting is not None:
             await asyncio.wait({self._accepting})
         waiting = self._accept_all()
@@ -151,9 +171,8 @@ class WebServer:
             self._bind.path.unlink(missing_ok=True)  # now, for the next node may listen there before this one ends
         for connection in self._http_connections():
             connection.leave()
-        loop = asyncio.get_running_loop()
         for each in waiting:
-            await loop.connect_accepted_socket(self._make_leaving, each)
+            await loop.connect_accepted_socket(self._make_protocol, each)
 
     def _begin(self, **given: Any) -> HttpProtocol:
         """Begin with a connection that the event loop accepted."""
@@ -186,11 +205,6 @@ class WebServer:
 
     def _make_protocol(self) -> HttpProtocol:
         return HttpProtocol(self._config, self._server.server_state, {})
-
-    def _make_leaving(self) -> HttpProtocol:
-        protocol = self._make_protocol()
-        protocol.leave()
-        return protocol
 
     def _http_connections(self) -> list[HttpProtocol]:
         """Return the connections that are no web sockets."""

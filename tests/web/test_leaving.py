@@ -10,6 +10,7 @@ import pytest
 
 from restpipe.config import TcpBind, UnixBind
 from restpipe.web.callers import Receive
+from restpipe.web.http import HttpProtocol
 from restpipe.web.requests import Scope
 from restpipe.web.server import WebServer
 from restpipe.web.sockets import Send
@@ -149,3 +150,42 @@ async def test_the_place_of_a_unix_socket_is_free_once_nobody_listens_there(app:
     writer.close()
     writing.close()
     await second.stop()
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_connection_of_which_the_event_loop_has_not_told_yet_is_served_and_told_the_same(
+    server: WebServer, steps: int
+) -> None:
+    async with connection(server) as kept:
+        await ask(*kept)  # it listens
+        late = socket.create_connection(address(server))
+        for _ in range(steps):  # from waiting to be accepted to being one of the server's connections
+            await asyncio.sleep(0)
+        leaving = asyncio.create_task(server.leave())
+        await asyncio.sleep(0.1)
+        reader, writer = await asyncio.open_connection(sock=late)
+        assert "connection: close" in await ask(reader, writer)
+        writer.close()
+        await ask(*kept)
+        await leaving
+
+
+async def test_no_connection_is_closed_in_the_face_of_a_request_that_has_just_arrived(
+    server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connection(server) as (reader, writer):
+        await ask(reader, writer)
+        late = [REQUEST]
+
+        def idle(self: HttpProtocol) -> bool:
+            was = bool(is_idle(self))
+            if was and late:
+                writer.write(late.pop())
+            return was
+
+        is_idle = vars(HttpProtocol)["idle"].fget
+        monkeypatch.setattr(HttpProtocol, "idle", property(idle))
+        monkeypatch.setattr("restpipe.web.server.LINGER", 0.0)
+        leaving = asyncio.create_task(server.leave())
+        assert "connection: close" in await answer(reader)
+        await leaving
