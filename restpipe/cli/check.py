@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from restpipe.cli.activation import ignored_bind, inherited_bind
 from restpipe.cli.options import settings_options
 from restpipe.config import (
     ClientSettings,
@@ -49,14 +50,14 @@ app = typer.Typer(help=_HELP, no_args_is_help=True)
 @settings_options(ServerSettings)
 def server(options: dict[str, object]) -> None:
     """Check whether a server node would start."""
-    _check("server", lambda: load_server_settings(options))
+    _check("server", lambda: load_server_settings(options, inherited_bind()))
 
 
 @app.command()
 @settings_options(ClientSettings)
 def client(options: dict[str, object]) -> None:
     """Check whether a client node would start."""
-    _check("client", lambda: load_client_settings(options))
+    _check("client", lambda: load_client_settings(options, inherited_bind()))
 
 
 class _Report:
@@ -108,7 +109,7 @@ def _check(node: str, load: Callable[[], Settings]) -> None:
 
 
 def _check_settings(report: _Report, settings: Settings) -> None:
-    for warning in user_module_warnings(settings):
+    for warning in (*user_module_warnings(settings), *ignored_bind(settings)):
         report.warning("settings", warning)
     module = f", defaults are from {settings.user_config_module}" if settings.user_config_module else ""
     report.ok("settings", f"every value is usable{module}")
@@ -215,6 +216,9 @@ def _check_addresses(report: _Report, settings: Settings) -> None:
         report.ok("web", "no web server")
     else:
         token = "a token is required" if settings.web_token.get_secret_value() else "no token is required"
+        if web.fd is not None:
+            report.ok("web", f"the service manager listens on {web}; {token}")
+            return
         _check_bind(report, "web", web, f"listens on {web}; {token}", settings.variable("web_bind"))
 
 
@@ -227,8 +231,8 @@ def _check_bind(report: _Report, subject: str, bind: WebBind, text: str, variabl
             _probe_tcp(bind)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            taken = f"{bind} is taken: by this node, if it runs already; otherwise end what listens there"
-            report.warning(subject, f"{taken}, or set {variables}")
+            own = f"by this node, if it runs already{', or by systemd for it' if subject == 'web' else ''}"
+            report.warning(subject, f"{bind} is taken: {own}; otherwise end what listens there, or set {variables}")
         else:
             report.error(subject, f"cannot listen on {bind}: {error.strerror}; set {variables}")
     else:
@@ -264,11 +268,24 @@ def _probe_unix(path: Path) -> None:
         return
     if not path.is_socket():
         raise _os_error(errno.EEXIST)
+    if _is_listening(path):
+        raise _os_error(errno.EADDRINUSE)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         fault = probe.connect_ex(str(path))
     if fault != errno.ECONNREFUSED:  # refused: a process that is gone left it behind, and the node replaces it
         raise _os_error(errno.EADDRINUSE)
+
+
+def _is_listening(path: Path) -> bool:
+    """Whether Linux says so: a connection would have systemd start the node, where that listens for it."""
+    try:
+        sockets = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    # Num, RefCount, Protocol, Flags with __SO_ACCEPTCON, Type, St, Inode, Path
+    fields = (line.split(maxsplit=7) for line in sockets)
+    return any(each[3] == "00010000" and each[7:] == [str(path)] for each in fields)
 
 
 def _os_error(number: int) -> OSError:

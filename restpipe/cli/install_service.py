@@ -17,7 +17,8 @@ from typing import Annotated, NoReturn
 import typer
 
 HELP = (
-    "Install a node as a systemd service, and the configuration of nginx for it where nginx is installed.\n\n"
+    "Install a node as a systemd service, and the configuration of nginx for it where nginx is installed. systemd "
+    "holds the socket of its web server, so that a restart refuses no caller.\n\n"
     "Prints each thing it does. A file that was edited since is kept, unless --force is given; the settings in "
     "/etc/restpipe and the identity in /var/lib/restpipe are never replaced or removed. Run again after an upgrade."
 )
@@ -86,8 +87,10 @@ class Installer:
     def files(self) -> list[ServiceFile]:
         """Return the files of the service, as they are for this machine."""
         unit = shipped(f"{self.unit}.service").replace(_EXECUTABLE, self._executable)
+        units = self._root / "etc/systemd/system"
         files = [
-            ServiceFile(self._root / f"etc/systemd/system/{self.unit}.service", unit.replace(_GROUP, _group_line())),
+            ServiceFile(units / f"{self.unit}.service", unit.replace(_GROUP, _group_line())),
+            ServiceFile(units / f"{self.unit}.socket", shipped(f"{self.unit}.socket").replace(_GROUP, _group_line())),
             ServiceFile(self._root / f"etc/restpipe/{self._role}.env", shipped(f"{self._role}.env"), 0o600, True),
         ]
         nginx = self._root / "etc/nginx/conf.d"
@@ -107,13 +110,13 @@ class Installer:
         typer.echo(f"\nNow: the settings, in {self._root / 'etc/restpipe' / self._role}.env")
         typer.echo(f"     the identity: {set_identity} KEY CRT CA")
         typer.echo(f"     systemctl enable --now {self.unit}")
-        if len(self.files()) > 2:
+        if any("nginx" in file.path.name for file in self.files()):
             typer.echo("     nginx -t && systemctl reload nginx")
 
     def uninstall(self) -> None:
         """Stop the service and remove its files; settings that were edited, the identity and the user stay."""
         if self._live and Path("/run/systemd/system").is_dir():
-            self._run("systemctl", "disable", "--now", self.unit, check=False)
+            self._run("systemctl", "disable", "--now", f"{self.unit}.socket", f"{self.unit}.service", check=False)
         for file in self.files():
             if not file.path.exists():
                 self._tell("absent", file.path)

@@ -6,6 +6,7 @@ What runs a node is imported by the commands that do: it takes as long as everyt
 import os
 from functools import partial
 
+from restpipe.cli.activation import inherited_bind
 from restpipe.cli.options import settings_options
 from restpipe.config import ClientSettings, ServerSettings, load_client_settings, load_server_settings
 
@@ -19,7 +20,8 @@ def server(options: dict[str, object]) -> None:
     """
     from restpipe.cli.run import run
 
-    run(load_server_settings(options), partial(load_server_settings, options))
+    load = partial(load_server_settings, options, inherited_bind())
+    run(load(), load)
 
 
 @settings_options(ClientSettings)
@@ -29,10 +31,11 @@ def client(options: dict[str, object]) -> None:
     Each option has a variable; an option beats its variable, which beats the user config module. RP_WEB_TOKEN has a
     variable alone, for a command line can be read by others.
     """
-    settings = load_client_settings(options)
+    load = partial(load_client_settings, options, inherited_bind())
+    settings = load()
     if not settings.debug:
         # gRPC reads it when it is imported. What it would print of each attempt to connect, the log says once.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from restpipe.cli.run import run
 
-    run(settings, partial(load_client_settings, options))
+    run(settings, load)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import typer
 import uvloop
 
+from restpipe.cli.activation import ignored_bind
 from restpipe.cli.logs import configure_logging
 from restpipe.cli.notify import notify
 from restpipe.config import ClientSettings, ServerSettings, UnixBind, user_module_warnings
@@ -74,7 +75,7 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _on_signal, stop)
-    for warning in user_module_warnings(settings):
+    for warning in (*user_module_warnings(settings), *ignored_bind(settings)):
         log.warning(warning)
     node = ServerNode(settings) if isinstance(settings, ServerSettings) else ClientNode(settings)
     loop.add_signal_handler(signal.SIGHUP, node.reload, load)
@@ -154,9 +155,10 @@ def first_screen(node: ServerNode | ClientNode, web: WebServer | None) -> str:
 def _web_line(settings: Settings, web: WebServer | None, route: str) -> str:
     if web is None:
         return "none"
+    held = "" if settings.web_bind is None or settings.web_bind.fd is None else ", a socket of the service manager"
     if isinstance(settings.web_bind, UnixBind):
-        return f"{web.address}, {route}"
-    return f"{web.address}{route}, status at {web.address}/, docs at {web.address}/docs"
+        return f"{web.address}, {route}{held}"
+    return f"{web.address}{route}, status at {web.address}/, docs at {web.address}/docs{held}"
 
 
 def _relays(node: ServerNode | ClientNode) -> list[str]:

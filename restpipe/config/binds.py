@@ -15,10 +15,12 @@ class TcpBind:
     Attributes:
         host: host name or IP address; an IPv6 address without its brackets.
         port: 0 means any free port.
+        fd: descriptor of the socket that listens there already, which this process was started with.
     """
 
     host: str
     port: int
+    fd: int | None = None
 
     @property
     def is_loopback(self) -> bool:
@@ -34,9 +36,15 @@ class TcpBind:
 
 @dataclass(frozen=True, slots=True)
 class UnixBind:
-    """A unix socket to listen on; the file's mode says who may connect."""
+    """A unix socket to listen on; the file's mode says who may connect.
+
+    Attributes:
+        path: of the file.
+        fd: descriptor of the socket that listens there already, which this process was started with.
+    """
 
     path: Path
+    fd: int | None = None
 
     @property
     def is_loopback(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
+from restpipe.config.binds import WebBind
 from restpipe.config.imports import close_match, import_module
 from restpipe.config.node import NodeSettings
 from restpipe.config.settings import ClientSettings, ServerSettings
@@ -36,28 +37,34 @@ Settings = TypeVar("Settings", bound=NodeSettings)
 Origins = Callable[[type[NodeSettings], Mapping[str, object]], dict[str, Given]]
 
 
-def load_server_settings(options: Mapping[str, object] = NO_OPTIONS) -> ServerSettings:
+def load_server_settings(
+    options: Mapping[str, object] = NO_OPTIONS, inherited: WebBind | None = None
+) -> ServerSettings:
     """Load the settings of a server node from options, environment, user config module and defaults, in this order.
 
     Args:
         options: what the user typed on the command line and nothing else, keyed by field.
+        inherited: where the socket listens that this process was started with; the web server has that one.
 
     Raises:
         ConfigError: values are wrong. The message has a line for each: where it came from, the value, what is right.
     """
-    return _load(ServerSettings, options, from_options)
+    return _load(ServerSettings, options, from_options, inherited)
 
 
-def load_client_settings(options: Mapping[str, object] = NO_OPTIONS) -> ClientSettings:
+def load_client_settings(
+    options: Mapping[str, object] = NO_OPTIONS, inherited: WebBind | None = None
+) -> ClientSettings:
     """Load the settings of a client node from options, environment, user config module and defaults, in this order.
 
     Args:
         options: what the user typed on the command line and nothing else, keyed by field.
+        inherited: where the socket listens that this process was started with; the web server has that one.
 
     Raises:
         ConfigError: values are wrong. The message has a line for each: where it came from, the value, what is right.
     """
-    return _load(ClientSettings, options, from_options)
+    return _load(ClientSettings, options, from_options, inherited)
 
 
 def load_settings(settings_class: type[Settings], keywords: Mapping[str, object]) -> Settings:
@@ -90,13 +97,17 @@ def user_module_warnings(settings: NodeSettings) -> tuple[str, ...]:
     )
 
 
-def _load(settings_class: type[Settings], chosen: Mapping[str, object], origins: Origins) -> Settings:
+def _load(
+    settings_class: type[Settings], chosen: Mapping[str, object], origins: Origins, inherited: WebBind | None = None
+) -> Settings:
+    held = {} if inherited is None else {"web_bind": inherited}
     try:
-        return settings_class(**cast("dict[str, Any]", chosen))
+        return settings_class(**cast("dict[str, Any]", {**chosen, **held}))
     except ValidationError as error:
         faults = error.errors(include_url=False)
     # Outside the `except`: pydantic's own message would follow this one in a traceback.
     given = _all_given(settings_class, origins(settings_class, chosen))
+    given |= {field: Given(str(bind), "the socket of LISTEN_FDS") for field, bind in held.items()}
     raise ConfigError("\n".join(_line(settings_class, fault, given) for fault in faults))
 
 

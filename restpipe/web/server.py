@@ -103,7 +103,10 @@ class WebServer:
         Raises:
             ConfigError: the address cannot be bound.
         """
-        if isinstance(self._bind, UnixBind):
+        if self._bind.fd is not None:
+            self._socket = socket.socket(fileno=self._bind.fd)
+            self._socket.setblocking(False)
+        elif isinstance(self._bind, UnixBind):
             self._socket = bind_unix(self._bind.path, self._socket_mode)
         else:
             self._socket = bind_tcp(self._bind)
@@ -114,7 +117,8 @@ class WebServer:
     async def leave(self) -> None:
         """Listen no more, and serve what was accepted.
 
-        What waits to be accepted is taken first, for it would be reset. Connections that clients kept open serve one more request, whose answer tells that it is
+        What waits to be accepted is taken first, for it would be reset; behind a socket that outlives this process it
+        waits for the next one. Connections that clients kept open serve one more request, whose answer tells that it is
         the last; those that bring none are closed after half a second, so that hardly any closes in the face of a
         request. Returns when none is left without a request.
         """
@@ -164,10 +168,10 @@ class WebServer:
         await asyncio.sleep(_MOMENT)
         if self._accepting is not None:
             await asyncio.wait({self._accepting})
-        waiting = self._accept_all()
+        waiting = self._accept_all() if self._bind.fd is None else []
         for server in self._server.servers:
             server.close()
-        if isinstance(self._bind, UnixBind):
+        if isinstance(self._bind, UnixBind) and self._bind.fd is None:
             self._bind.path.unlink(missing_ok=True)  # now, for the next node may listen there before this one ends
         for connection in self._http_connections():
             connection.leave()

@@ -308,11 +308,12 @@ def test_a_port_that_is_taken_is_a_warning_because_the_node_may_be_running(
     identities: Path, listening: socket.socket
 ) -> None:
     port = listening.getsockname()[1]
-    taken = f"127.0.0.1:{port} is taken: by this node, if it runs already; otherwise end what listens there, or set"
+    taken = f"127.0.0.1:{port} is taken: by this node, if it runs already"
+    way_out = "; otherwise end what listens there, or set"
     result = check("server", "--bind-interface", "127.0.0.1", "--bind-port", str(port), "--web", f"127.0.0.1:{port}")
     assert warnings(result) == [
-        ("pipe", f"{taken} RP_SERVER_BIND_INTERFACE or RP_SERVER_BIND_PORT"),
-        ("web", f"{taken} RP_SERVER_WEB_BIND"),
+        ("pipe", f"{taken}{way_out} RP_SERVER_BIND_INTERFACE or RP_SERVER_BIND_PORT"),
+        ("web", f"{taken}, or by systemd for it{way_out} RP_SERVER_WEB_BIND"),
     ]
     assert result.stdout.endswith("\n\nThis server node would start, the warnings aside.\n")
 
@@ -373,8 +374,11 @@ def test_a_unix_socket_that_is_listened_on_is_a_warning_and_one_left_behind_is_f
         listener.bind(str(path))
         listener.listen()
         [(subject, text)] = warnings(check("client", "--web", f"unix:{path}"))
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):  # a connection would have systemd start the node
+            listener.accept()
     assert subject == "web"
-    assert text.startswith(f"unix:{path} is taken: by this node, if it runs already; ")
+    assert text.startswith(f"unix:{path} is taken: by this node, if it runs already, or by systemd for it; ")
     assert warnings(check("client", "--web", f"unix:{path}")) == []
     assert path.is_socket()
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from restpipe.cli import app
 from restpipe.cli.install_service import sealed, shipped
 from restpipe.cli.notify import notify
-from restpipe.config import ClientSettings, ServerSettings, UnixBind, rows
+from restpipe.config import ClientSettings, ServerSettings, rows
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 ROLES = ("server", "client")
@@ -44,6 +44,7 @@ def test_it_writes_a_unit_settings_and_a_site_of_nginx_and_names_each(root: Path
         f"etc/nginx/conf.d/restpipe-{role}.conf",
         f"etc/restpipe/{role}.env",
         f"etc/systemd/system/restpipe-{role}.service",
+        f"etc/systemd/system/restpipe-{role}.socket",
     ]
     assert all(f"write    {root / name}\n" in output for name in files)
     # What may hold a token is root's alone; systemd reads it as root.
@@ -62,11 +63,16 @@ def test_a_dry_run_tells_the_same_and_does_nothing(root: Path) -> None:
     assert installed(root) == {}
     assert run(root, "client").output == told
     run(root, "client", "--uninstall", "--dry-run")
-    assert len(installed(root)) == 3
+    assert len(installed(root)) == 4
 
 
 @pytest.mark.parametrize(
-    "name", ["etc/nginx/conf.d/restpipe-client.conf", "etc/systemd/system/restpipe-client.service"]
+    "name",
+    [
+        "etc/nginx/conf.d/restpipe-client.conf",
+        "etc/systemd/system/restpipe-client.service",
+        "etc/systemd/system/restpipe-client.socket",
+    ],
 )
 def test_an_edited_file_is_kept_and_said_so_unless_it_is_forced(root: Path, name: str) -> None:
     run(root, "client")
@@ -136,7 +142,7 @@ def test_the_unit_is_one_that_systemd_accepts_and_calls_safe(root: Path, role: s
     run(root, role)
     unit = root / f"etc/systemd/system/restpipe-{role}.service"
     unit.write_text(unit.read_text().replace("/opt/restpipe/bin/restpipe", shutil.which("true") or "/bin/true"))
-    verify = ["systemd-analyze", "verify", str(unit)]
+    verify = ["systemd-analyze", "verify", str(unit), str(unit.with_suffix(".socket"))]
     verified = subprocess.run(verify, capture_output=True, text=True, timeout=60, check=False)
     assert (verified.returncode, verified.stderr) == (0, "")
     # Its scale goes from 0, safe, to 100.
@@ -157,20 +163,19 @@ def test_the_shipped_settings_are_ones_that_the_node_has(
     assert len(named) > 4
     assert {variable for variable, _ in named} <= known
     assert f"server {dict(named)[f'RP_{role.upper()}_WEB_BIND']} " in shipped(f"nginx-{role}.conf")
-    assert (
-        UnixBind(Path(f"/run/restpipe-{role}/web.sock")).path.parent.name
-        == re.findall(r"^RuntimeDirectory=(.*)$", unit, re.MULTILINE)[0]
-    )
+    listening = re.findall(r"^ListenStream=(.*)$", shipped(f"restpipe-{role}.socket"), re.MULTILINE)
+    assert [f"unix:{path}" for path in listening] == [dict(named)[f"RP_{role.upper()}_WEB_BIND"]]
 
 
 def test_what_the_server_is_given_speaks_of_the_server() -> None:
-    for name in ("restpipe-server.service", "nginx-server.conf"):
+    for name in ("restpipe-server.service", "restpipe-server.socket", "nginx-server.conf"):
         assert "client" not in shipped(name).replace("client_max_body_size", "").lower()
 
 
 def test_the_readme_shows_the_files_as_they_are_shipped() -> None:
     blocks = re.findall(r"^```(?:ini|nginx)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     assert shipped("restpipe-client.service") in blocks
+    assert shipped("restpipe-client.socket") in blocks
     assert shipped("nginx-client.conf") in blocks
 
 

@@ -20,6 +20,8 @@ from restpipe.identity import Authority, Role
 SCRIPTS = Path(sys.executable).parent
 # Seconds for what takes a moment; reached only where a test fails.
 PATIENCE = 30.0
+# Runs a command as systemd does that listens for it: the socket, here standard input, is the first passed descriptor.
+ACTIVATED = ("sh", "-c", 'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@" 3<&0 </dev/null', "sh")
 # What a process that does its work never writes.
 UNSOUND = re.compile(r"Traceback|never retrieved|never awaited|Exception ignored|Warning:|was destroyed|Unclosed")
 
@@ -39,16 +41,23 @@ class Process:
         command: what to run; found beside the interpreter first.
         directory: its current directory.
         environment: all of its environment.
+        listener: a socket that it is passed, and that stays open.
     """
 
-    def __init__(self, *command: str | Path, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, *command: str | Path, directory: Path, environment: Mapping[str, str],
+        listener: socket.socket | None = None,
+    ) -> None:  # fmt: skip
         self.command = [str(word) for word in command]
         if (SCRIPTS / self.command[0]).is_file():
             self.command[0] = str(SCRIPTS / self.command[0])
+        if listener is not None:
+            self.command[:0] = ACTIVATED
         # A session of its own, whose processes are this one and its children.
         self._popen = subprocess.Popen(
             self.command, cwd=directory, env=dict(environment), start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            stdin=subprocess.DEVNULL if listener is None else listener.fileno(), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace",
         )  # fmt: skip
         self.may_raise = False
         self._output = ""
@@ -212,6 +221,12 @@ class Site:
         server.wait_started()
         return server
 
+    def activated_server(self, listener: socket.socket, /, *, port: int = 0, **settings: str) -> Node:
+        """Start a server node likewise, and pass it the socket of its web server."""
+        server = self._server(port, settings, listener)
+        server.wait_started()
+        return server
+
     def client(self, port: int, *, name: str = "client", connected: bool = True, **settings: str) -> Node:
         """Start a client node, and wait until it is connected unless told otherwise."""
         client = self._client(port, name, settings)
@@ -228,16 +243,16 @@ class Site:
         client.wait_connected()
         return server, client
 
-    def _server(self, port: int, settings: dict[str, str]) -> Node:
+    def _server(self, port: int, settings: dict[str, str], listener: socket.socket | None = None) -> Node:
         address = {"RP_SERVER_BIND_INTERFACE": "127.0.0.1", "RP_SERVER_BIND_PORT": str(port)}
-        return self._start("server", self.identity("server", "server") | address | settings)
+        return self._start("server", self.identity("server", "server") | address | settings, listener)
 
     def _client(self, port: int, name: str, settings: dict[str, str]) -> Node:
         return self._start("client", self.identity("client", name) | {"RP_CLIENT_TARGET_PORT": str(port)} | settings)
 
-    def _start(self, role: Role, settings: dict[str, str]) -> Node:
+    def _start(self, role: Role, settings: dict[str, str], listener: socket.socket | None = None) -> Node:
         environment = clean_environment(**self.settings | settings)
-        node = Node("restpipe", role, directory=self.directory, environment=environment)
+        node = Node("restpipe", role, directory=self.directory, environment=environment, listener=listener)
         self._processes.append(node)
         return node
 

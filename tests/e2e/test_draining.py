@@ -7,22 +7,27 @@ import json
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from e2e_curl import Curl, curl
 from e2e_processes import PATIENCE, Node, Site, free_port, site_with_handlers
 
 # Requests a second, from each side.
 RATE = 100
+# Callers of the server that keep their connections.
+KEEPERS = 4
 # Seconds that a request may take: longer than a node takes to start, on a machine that is busy.
 DEADLINE = 60.0
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with site_with_handlers(tmp_path, RP_CONNECTION_WAIT_TIMEOUT_S=str(DEADLINE - 5)) as site:
+    # However many gather while a node starts, on a machine that is busy, are let in.
+    room = {"RP_WEB_MAX_REQUESTS": "100000", "RP_MAX_EXCHANGES": "100000"}
+    with site_with_handlers(tmp_path, RP_CONNECTION_WAIT_TIMEOUT_S=str(DEADLINE - 5), **room) as site:
         yield site
 
 
@@ -85,41 +90,88 @@ class Load:
             writer.close()
 
 
-async def restart(site: Site, node: Node, role: str, port: int, web: str) -> Node:
-    """End a node as a service manager does, and start it again once it has ended."""
+class Keepers:
+    """Callers that ask one request after the other, each on a connection that it keeps, and try none again."""
 
-    def again() -> Node:
-        node.end(signal.SIGTERM)
-        if role == "server":
-            return site.server(port=port, RP_SERVER_WEB_BIND=web)
-        return site.client(port, connected=False, RP_CLIENT_WEB_BIND=web)
+    def __init__(self, url: str) -> None:
+        self.nonces: list[str] = []
+        # Of the connections on which an answer came.
+        self.connections: set[object] = set()
+        self.begun = asyncio.Event()
+        self._url = url
 
-    return await asyncio.to_thread(again)
+    async def run(self, over: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(KEEPERS):
+                tasks.create_task(self._ask(number, over))
+
+    async def _ask(self, keeper: int, over: asyncio.Event) -> None:
+        async with httpx.AsyncClient(timeout=DEADLINE, trust_env=False) as web:
+            for number in itertools.count():
+                nonce = f"kept-{keeper}-{number}"
+                self.nonces.append(nonce)
+                answer = await web.post(f"{self._url}//{nonce}")
+                assert (answer.status_code, answer.json()) == (200, nonce)
+                self.connections.add(answer.extensions["network_stream"])
+                if len(self.connections) == KEEPERS:
+                    self.begun.set()
+                if over.is_set():
+                    return
 
 
 async def test_both_nodes_are_restarted_under_200_requests_a_second_and_each_is_executed_once(site: Site) -> None:
-    port, *webs = free_port(), f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    server = site.server(port=port, RP_SERVER_WEB_BIND=webs[0])
-    client = site.client(port, RP_CLIENT_WEB_BIND=webs[1])
-    to_server = Load(f"http://{webs[1]}/server/ledger", "from-client")
-    to_client = Load(f"http://{webs[0]}/client/client/ledger", "from-server")
-    over = asyncio.Event()
+    """A service manager listens for the server, whose callers see nothing of it; the client listens by itself."""
+    port, web = free_port(), f"127.0.0.1:{free_port()}"
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
 
-    async with asyncio.TaskGroup() as tasks:
-        for load in (to_server, to_client):
-            tasks.create_task(load.run(over))
-        server = await restart(site, server, "server", port, webs[0])
-        await asyncio.to_thread(client.wait_connected, 2)
-        assert not to_server.tries, "the client's callers have seen nothing of it"
-        seen = Counter(to_client.tries)
-        client = await restart(site, client, "client", port, webs[1])
-        await asyncio.to_thread(client.wait_connected)
-        assert to_client.tries == seen, "neither have the server's"
-        over.set()
+        def start_server() -> Node:
+            # Where its settings have it listen, it could not.
+            return site.activated_server(listener, port=port, RP_SERVER_WEB_BIND="unix:/nowhere/web.sock")
 
-    for load in (to_server, to_client):
-        assert load.outcomes == {"done": len(load.nonces)}
-    assert Counter((site.directory / "ledger").read_text().split()) == Counter(to_server.nonces + to_client.nonces)
+        def start_client() -> Node:
+            return site.client(port, RP_CLIENT_WEB_BIND=web)
+
+        def restart(node: Node, start: Callable[[], Node]) -> Node:
+            node.end(signal.SIGTERM)
+            return start()
+
+        server, client = start_server(), start_client()
+        to_server = Load(f"http://{web}/server/ledger", "from-client")
+        to_client = Load(f"{server.web}/client/client/ledger", "from-server")
+        kept = Keepers(f"{server.web}/client/client/ledger")
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            for load in (to_server, to_client, kept):
+                tasks.create_task(load.run(over))
+            await kept.begun.wait()
+            server = await asyncio.to_thread(restart, server, start_server)
+            await asyncio.to_thread(client.wait_connected, 2)
+            assert not to_server.tries, "the client's callers have seen nothing of it"
+            client = await asyncio.to_thread(restart, client, start_client)
+            over.set()
+
+    for each in (to_server, to_client):
+        assert each.outcomes == {"done": len(each.nonces)}
+    assert not to_client.tries, "neither have the server's"
+    assert len(kept.connections) >= 2 * KEEPERS
+    ledger = Counter((site.directory / "ledger").read_text().split())
+    assert ledger == Counter(to_server.nonces + to_client.nonces + kept.nonces)
+
+
+def test_a_socket_that_a_service_manager_holds_outlives_the_node_and_its_callers_wait_for_the_next_one(
+    site: Site, tmp_path: Path
+) -> None:
+    path = tmp_path / "web.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        first = site.activated_server(listener)
+        assert f"unix:{path}, /client/NAME/NOUN, a socket of the service manager" in first.output
+        assert curl("http://localhost/healthz", "--unix-socket", str(path)).status == 200
+        first.end()
+        with Curl("http://localhost/healthz", "--unix-socket", str(path)) as waiting:
+            site.activated_server(listener)
+            assert waiting.answer().status == 200
 
 
 @pytest.mark.parametrize("which", ["server", "client"])

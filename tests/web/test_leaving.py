@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -189,3 +190,30 @@ async def test_no_connection_is_closed_in_the_face_of_a_request_that_has_just_ar
         leaving = asyncio.create_task(server.leave())
         assert "connection: close" in await answer(reader)
         await leaving
+
+
+async def test_a_socket_that_was_passed_stays_and_who_waits_there_waits_for_the_next_server(
+    app: App, tmp_path: Path
+) -> None:
+    path = tmp_path / "web"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        first, second = (
+            WebServer(app, UnixBind(path, os.dup(listener.fileno())), socket_mode=0, grace=PATIENCE) for _ in range(2)
+        )
+        await first.start()
+        kept, asking = await asyncio.open_unix_connection(path)
+        await ask(kept, asking)
+        leaving = asyncio.create_task(first.leave())
+        waiting, writing = await asyncio.open_unix_connection(path)
+        writing.write(REQUEST)
+        assert "connection: close" in await ask(kept, asking)
+        await leaving
+        await first.stop()
+        assert path.is_socket()
+        await second.start()
+        assert "connection: close" not in await answer(waiting)
+        await second.stop()
+        asking.close()
+        writing.close()
