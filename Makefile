@@ -47,6 +47,7 @@ coverage: $(VENV)/.dev  ## branch coverage of the protocol core
 	@$(BIN)/coverage report --include 'restpipe/protocol/*' --fail-under 100
 
 soak: $(VENV)/.dev  ## hurt twenty nodes under load for five minutes; SEED= repeats a run, DURATION= is in seconds
+	@$(BIN)/python -m pytest -q -rP --long -m long tests/faults
 	@PYTHONPATH=tests/e2e $(BIN)/python tests/faults/soak.py $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION))
 
 $(VENV)/.bench: $(VENV)/.dev

@@ -1,5 +1,6 @@
 """What all tests share: identities, the proof that nothing is left behind, and the profiles of Hypothesis.
 
+`pytest --long` has faults last as long as they are borne, where a few seconds do otherwise: `make soak` does.
 The profile is `ci` by default; `pytest --hypothesis-profile nightly --timeout 0` makes the long search.
 """
 
@@ -20,6 +21,16 @@ pytest_plugins = ("live_nodes",)
 settings.register_profile("ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", parent=settings.get_profile("ci"), max_examples=100_000)
 settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="have faults last as long as they are borne: a minute")
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time."""
+    return bool(request.config.getoption("--long"))
 
 
 def pytest_collection_finish() -> None:

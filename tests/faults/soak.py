@@ -187,8 +187,9 @@ def tables(verdict: Verdict) -> list[Table]:
     for rule in RULES:
         rules.add_row(rule, str(broken[rule]), style="bold red" if broken[rule] else "green")
     if verdict.growth:
-        worst = max(verdict.growth, key=lambda name: verdict.growth[name])
-        rules.caption = f"memory: at most {verdict.growth[worst]:+.2f} MiB a minute ({worst})"
+        of_server = verdict.growth[SERVER]
+        least, *_, most = sorted(mib for name, mib in verdict.growth.items() if name != SERVER)
+        rules.caption = f"MiB a minute: {of_server:+.2f} the server, {least:+.2f} to {most:+.2f} its clients"
     return [faults, outcomes, rules]
 
 

@@ -1,17 +1,22 @@
 """What becomes of requests when the network between two nodes is late, narrow, mute or broken."""
 
 import itertools
+import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from calls import MIB
+from census import memory_of
 from e2e_curl import Curl, curl
-from e2e_processes import SCRIPTS, Node, clean_environment
+from e2e_processes import PATIENCE, SCRIPTS, Node, clean_environment
 from ledger_site import NOW, POST, LedgerSite, ledger_site, ways
 from namespaces import ADDRESSES, two_machines, why_not
-from tcp_proxy import proxy_to
+from tcp_proxy import Proxy, proxy_to
 
 # Pings, and the end of patience: short, yet long enough for a busy machine to keep what is alive.
 SHORT = {"RP_CLIENT_HEARTBEAT_INTERVAL_S": "0.5", "RP_CLIENT_HEARTBEAT_TIMEOUT_S": "2"}
@@ -120,29 +125,92 @@ def test_a_body_on_a_narrow_path_keeps_neither_its_pipe_nor_others_from_living(s
         client.end()
 
 
-def test_resets_every_200_ms_lose_no_answer_and_double_nothing(site: LedgerSite) -> None:
+@contextmanager
+def reset_every(seconds: float, proxy: Proxy) -> Iterator[None]:
+    """Reset all connections again and again, whatever is under way."""
+    over = threading.Event()
+
+    def reset() -> None:
+        while not over.wait(seconds):
+            proxy.reset()
+
+    resetting = threading.Thread(target=reset)
+    resetting.start()
+    try:
+        yield
+    finally:
+        over.set()
+        resetting.join()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_resets_every_200_ms_lose_no_answer_and_double_nothing(site: LedgerSite, *, long: bool) -> None:
+    seconds = 60 if long else 4
     server = site.server()
     told: dict[str, object] = {}
+    done: Counter[int] = Counter()  # by the second
     with proxy_to(server.pipe_port) as proxy:
         client = site.client(proxy.port, RP_CLIENT_RECONNECT_MAX_S="5")
         url = f"{server.web}/client/client"
-        begun = reset = time.monotonic()
-        while reset < begun + 4:
-            nonce = f"n{len(told)}"
-            answer = curl(f"{url}/note//{nonce}/0.05", *POST)
-            told[nonce] = "done" if answer.status == 200 else answer.json["executed"]
-            if time.monotonic() > reset + 0.2:
-                proxy.reset()
-                reset = time.monotonic()
+        begun = time.monotonic()
+        with reset_every(0.2, proxy):
+            while time.monotonic() < begun + seconds:
+                nonce = f"n{len(told)}"
+                answer = curl(f"{url}/note//{nonce}/0.05", *POST)
+                told[nonce] = "done" if answer.status == 200 else answer.json["executed"]
+                done[int(time.monotonic() - begun)] += told[nonce] == "done"
         # Afterwards each is answered at once: none waits for what the resets have made of the back-off.
         client.wait_for("connected to the server at", times=2)
         for number in range(20):
             nonce = f"after{number}"
             assert curl(f"{url}/note//{nonce}", *POST).json["nonce"] == nonce
         client.end()
+    print(f"{Counter(told.values())} in {seconds} s of resets; of them done in each second: {sorted(done.items())}")
     times = site.ledger.times()
     assert max(times.values()) == 1
     for nonce, outcome in told.items():
         assert outcome != "done" or times[nonce] == 1
         assert outcome != "no" or times[nonce] == 0
     assert "done" in told.values()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_slow_reader_costs_no_node_more_than_16_mib_and_its_neighbours_nothing(
+    site: LedgerSite, *, long: bool
+) -> None:
+    if not long:
+        pytest.skip("lasts a minute; a short one is among those of streams")
+    server, client = site.pair()
+    nodes = server, client
+    for url, _ in ways(server, client):
+        for number in range(50):
+            assert curl(f"{url}/note//warm{number}{url[-6:]}", *POST).status == 200
+        assert curl(f"{url}/bytes//warm{url[-6:]}/{4 * MIB}/0").status == 200
+    before = [memory_of(node.pid) for node in nodes]
+    most = list(before)
+    slowest = 0.0
+    received = 0
+    with ExitStack() as stack:
+        readers = []
+        for number, (url, _) in enumerate(ways(server, client)):
+            host, port = url.removeprefix("http://").split("/")[0].split(":")
+            reader = stack.enter_context(socket.create_connection((host, int(port)), PATIENCE))
+            path = f"{url.removeprefix(f'http://{host}:{port}')}/bytes//slow{number}/{1024 * MIB}/0"
+            reader.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            readers.append(reader)
+        begun = time.monotonic()
+        for number in itertools.count():
+            received += sum(len(reader.recv(16 * 1024)) for reader in readers)
+            for url, _ in ways(server, client):
+                asked = time.monotonic()
+                assert curl(f"{url}/note//{number}{url[-6:]}", *POST).status == 200
+                slowest = max(slowest, time.monotonic() - asked)
+            most = [max(known, memory_of(node.pid)) for known, node in zip(most, nodes, strict=True)]
+            if time.monotonic() > begun + 60:
+                break
+    grown = [(now - then) / MIB for now, then in zip(most, before, strict=True)]
+    print(f"{received} bytes taken in 60 s; grown by {grown} MiB; the slowest of {2 * number} others {slowest:.3f} s")
+    assert max(grown) <= 16
+    assert "disconnected" not in server.output + client.output
