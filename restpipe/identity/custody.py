@@ -8,9 +8,11 @@ from restpipe.exceptions import IdentityError
 from restpipe.identity.certificates import Role
 from restpipe.identity.files import Fault, Identity, error_lines, examine
 from restpipe.identity.install import IdentityPaths
-from restpipe.identity.pem import is_missing
+from restpipe.identity.pem import is_missing, read_regular
 from restpipe.identity.revocation import NOTHING_REVOKED, Revocations, read_revocations, staleness
 from restpipe.identity.wording import moment
+
+STAYS = "stays revoked until this node is started again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Custody:
 
     Files are replaced one after the other, and not always whole. So an identity is taken once its three files fit
     together, and a CRL once it is complete and signed by the CA; whatever is wrong until then, those of before stay. A
-    CRL whose file vanishes stays, too: to lose a file must not reinstate what was revoked.
+    CRL whose file vanishes, or is replaced by an older one, stays, too: to lose a file must not reinstate what was
+    revoked.
 
     Args:
         paths: key, certificate and CA certificate.
@@ -74,11 +77,13 @@ class Custody:
 
     def examine(self) -> News:
         """Take what is new in the files and find their faults, even if none of them changed: certificates age."""
-        identity, revocations, faults = examine_with_crl(self._paths, self._crl_path, self._role, self.identity)
+        identity, revocations, faults = examine_with_crl(
+            self._paths, self._crl_path, self._role, self.identity, self.revocations
+        )
         if revocations is None:
             revocations = self.revocations
             if revocations and is_missing(self._crl_path):
-                gone = f"{self._crl_path}: is gone; what it revoked stays revoked until this node is started again"
+                gone = f"{self._crl_path}: is gone; what it revoked {STAYS}"
                 faults.append(Fault("warning", gone))
         identity = identity or self.identity
         news = News(identity != self.identity, revocations != self.revocations, tuple(faults))
@@ -90,7 +95,8 @@ class Custody:
         digest = hashlib.sha256()
         for path in (self._paths.key, self._paths.certificate, self._paths.ca, self._crl_path):
             try:
-                content = path.stat().st_mode.to_bytes(4) + path.read_bytes()
+                mode, data = read_regular(path)
+                content = mode.to_bytes(4) + data
             except OSError as error:
                 content = str(error).encode()
             digest.update(hashlib.sha256(content).digest())
@@ -98,7 +104,11 @@ class Custody:
 
 
 def examine_with_crl(
-    paths: IdentityPaths, crl_path: Path, role: Role, held: Identity | None = None
+    paths: IdentityPaths,
+    crl_path: Path,
+    role: Role,
+    held: Identity | None = None,
+    revoked: Revocations = NOTHING_REVOKED,
 ) -> tuple[Identity | None, Revocations | None, list[Fault]]:
     """Read an identity and a CRL, and find the faults of both.
 
@@ -107,6 +117,7 @@ def examine_with_crl(
         crl_path: the CRL, where there is one.
         role: what the node is.
         held: whose CA the CRL must be of where the identity in the files cannot be used.
+        revoked: what was revoked before; an older CRL is an error.
 
     Returns:
         The identity, None where it has an error or is revoked; what is revoked, None where there is no CRL or it has an
@@ -117,7 +128,7 @@ def examine_with_crl(
     if trusting is None:
         return None, None, faults
     try:
-        revocations = read_revocations(crl_path, trusting.anchors)
+        revocations = read_revocations(crl_path, trusting.anchors, revoked)
     except IdentityError as error:
         return identity, None, [*faults, Fault("error", str(error))]
     if revocations is None:
@@ -125,6 +136,8 @@ def examine_with_crl(
     stale = staleness(crl_path, revocations)
     if stale:
         faults.append(Fault("warning", stale))
+    for absent in revocations.absent:
+        faults.append(Fault("warning", f"{crl_path}: holds no CRL of {absent} any more; what it revoked {STAYS}"))
     date = revocations.date(trusting.certificate)
     if date is not None:
         anew = f"issue it anew with `restpipe ca renew {trusting.name}`"

@@ -1,5 +1,6 @@
 """PEM files: read with every fault named, written whole or not at all."""
 
+import errno
 import os
 import re
 import stat
@@ -47,19 +48,19 @@ class PemFile:
     _data: bytes = field(repr=False)
 
     @classmethod
-    def read(cls, path: Path, *, missing: str) -> "PemFile":
+    def read(cls, path: Path, *, missing: str, regular: bool = False) -> "PemFile":
         """Read a file that should be PEM.
 
         Args:
             path: the file.
             missing: the way out where there is no such file.
+            regular: whether it may be nothing but a regular file, such as a pipe.
 
         Raises:
             IdentityError: it is missing, cannot be read, or holds no PEM.
         """
         try:
-            with path.open("rb") as file:  # permissions of the very file that is read, not of one put in its place
-                pem = cls(path, stat.S_IMODE(os.fstat(file.fileno()).st_mode), file.read(_READ_LIMIT))
+            pem = cls(path, *_read(path, regular=regular))
         except FileNotFoundError as error:
             raise IdentityError(f"{path}: no such file; {missing}") from error
         except PermissionError as error:
@@ -149,6 +150,8 @@ class PemFile:
         if not self.has_crl:
             raise IdentityError(f"{self.path}: holds {self.described()}, not a CRL")
         blocks = [match[0] for match in _BLOCK.finditer(self._data) if match[1].decode() == _CRL_LABEL]
+        if len(blocks) != self._data.count(f"-----BEGIN {_CRL_LABEL}-----".encode()):
+            raise IdentityError(f"{self.path}: a CRL in it was cut off; copy the file again")
         try:
             return [x509.load_pem_x509_crl(block) for block in blocks]
         except ValueError as error:
@@ -157,6 +160,28 @@ class PemFile:
     def described(self) -> str:
         """Return what the file says that it holds, in words."""
         return " and ".join(dict.fromkeys(_article(label.lower()) for label in self.labels))
+
+
+def read_regular(path: Path) -> tuple[int, bytes]:
+    """Return the permission bits and the content of a file, as far as any file of an identity goes.
+
+    Raises:
+        OSError: it cannot be read, or is something else, such as a pipe, for which a node could wait for ever.
+    """
+    return _read(path, regular=True)
+
+
+def _read(path: Path, *, regular: bool) -> tuple[int, bytes]:
+    # Permissions of the very file that is read, not of one put in its place.
+    with open(path, "rb", opener=_open_at_once if regular else None) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if regular and not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return stat.S_IMODE(mode), file.read(_READ_LIMIT)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,33 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from restpipe.exceptions import IdentityError
 from restpipe.identity.certificates import PrivateKey, extension, is_authority, shown
 from restpipe.identity.pem import PemFile, is_missing
 from restpipe.identity.wording import moment, printable
+
+# When what was revoked, by issuer and serial number.
+Dates = Mapping[tuple[bytes, int], datetime]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Issue:
+    """Which of the CRLs of a CA one is. The later one of two is greater.
+
+    Attributes:
+        number: each CRL has a higher one than the one before.
+        made: when it was.
+        issuer: the CA, as people read it.
+    """
+
+    number: int
+    made: datetime
+    issuer: str = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"number {self.number} of {moment(self.made)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +43,16 @@ class Revocations:
 
     Attributes:
         next_update: when the first of them should have been replaced by a newer one; None where none says.
+        absent: the CAs whose CRL was there before, and is held on to.
+        issues: the newest of the CRLs that were read, by the key that signed it: a CA may get another, and count anew.
+        of_keys: what is revoked, by the key that signed it.
     """
 
-    _dates: Mapping[tuple[bytes, int], datetime] = field(default_factory=dict, repr=False)
+    _dates: Dates = field(default_factory=dict, repr=False)
     next_update: datetime | None = None
+    absent: tuple[str, ...] = field(default=(), compare=False)
+    issues: Mapping[bytes, Issue] = field(default_factory=dict, repr=False)
+    of_keys: Mapping[bytes, Dates] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self._dates)
@@ -38,7 +66,9 @@ class Revocations:
 NOTHING_REVOKED = Revocations()
 
 
-def read_revocations(path: Path, anchors: Sequence[x509.Certificate]) -> Revocations | None:
+def read_revocations(
+    path: Path, anchors: Sequence[x509.Certificate], held: Revocations = NOTHING_REVOKED
+) -> Revocations | None:
     """Read a file of CRLs; return None where there is no such file.
 
     A CRL that should have been replaced by now is as good as before: what it revokes stays revoked.
@@ -46,25 +76,40 @@ def read_revocations(path: Path, anchors: Sequence[x509.Certificate]) -> Revocat
     Args:
         path: the file.
         anchors: the CA certificates that are trusted; each CRL must be signed by one of them.
+        held: what was read before. What a CA revoked of which there is no CRL any more stays revoked.
 
     Raises:
-        IdentityError: it cannot be read, a CRL in it is damaged, none of the CAs signed it, or it has rules that are
-            not applied here, so that nobody could say what it revokes.
+        IdentityError: it cannot be read, a CRL in it is damaged, none of the CAs signed it, it is older than what was
+            read before, or it has rules that are not applied here, so that nobody could say what it revokes.
     """
     if is_missing(path):
         return None
-    dates: dict[tuple[bytes, int], datetime] = {}
+    of_keys: dict[bytes, Dates] = {}
+    issues: dict[bytes, Issue] = {}
     updates: list[datetime] = []
-    for crl in PemFile.read(path, missing="copy it again").crls():
+    for crl in PemFile.read(path, missing="copy it again", regular=True).crls():
         try:
-            _check(crl, anchors)
-            issuer = crl.issuer.public_bytes()
-            dates |= {(issuer, entry.serial_number): entry.revocation_date_utc for entry in crl}
+            key = _check(crl, anchors)
+            name = crl.issuer.public_bytes()
+            revoked = {(name, entry.serial_number): entry.revocation_date_utc for entry in crl}
+            of_keys[key] = {**of_keys.get(key, {}), **revoked}
+            issue = Issue(crl_number(crl), crl.last_update_utc, shown(crl.issuer))
+            issues[key] = max(issue, issues.get(key, issue))
         except IdentityError as error:
             raise IdentityError(f"{path}: {error}") from error
         if crl.next_update_utc is not None:
             updates.append(crl.next_update_utc)
-    return Revocations(dates, min(updates, default=None))
+    kept = {key: before for key, before in held.issues.items() if key in map(_key_of, anchors)}
+    for key, before in kept.items():
+        if issues.setdefault(key, before) < before:
+            raise IdentityError(
+                f"{path}: the CRL of {before.issuer}, {issues[key]}, is older than the one in use, {before}; "
+                "copy the CA's newest CRL"
+            )
+    absent = tuple(before.issuer for key, before in kept.items() if key not in of_keys)
+    of_keys = {key: held.of_keys[key] for key in kept} | of_keys
+    dates = {entry: date for revoked in of_keys.values() for entry, date in revoked.items()}
+    return Revocations(dates, min(updates, default=None), absent, issues, of_keys)
 
 
 def staleness(path: Path, revocations: Revocations) -> str | None:
@@ -141,13 +186,14 @@ def is_signed_by(crl: x509.CertificateRevocationList, anchor: x509.Certificate) 
         return False
 
 
-def _check(crl: x509.CertificateRevocationList, anchors: Sequence[x509.Certificate]) -> None:
-    """Find out whether a CRL is to be believed, and can be applied.
+def _check(crl: x509.CertificateRevocationList, anchors: Sequence[x509.Certificate]) -> bytes:
+    """Find out whether a CRL is to be believed, and can be applied; return the key that signed it.
 
     Raises:
         IdentityError: it is not.
     """
-    if not any(is_signed_by(crl, anchor) for anchor in anchors):
+    signer = next((anchor for anchor in anchors if is_signed_by(crl, anchor)), None)
+    if signer is None:
         raise IdentityError(
             f"the CRL of {shown(crl.issuer)} is signed by none of the node's CAs; copy the one of the CA that issued "
             "the certificates, or remove the file"
@@ -158,3 +204,8 @@ def _check(crl: x509.CertificateRevocationList, anchors: Sequence[x509.Certifica
         raise IdentityError(f"the extensions of the CRL cannot be read: {printable(str(error))}") from error
     if critical:  # such as those of a delta CRL, or of one that is for some certificates only (RFC 5280 section 5.2)
         raise IdentityError(f"the CRL has a rule that is not applied here ({', '.join(critical)}); use a complete CRL")
+    return _key_of(signer)
+
+
+def _key_of(authority: x509.Certificate) -> bytes:
+    return authority.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -243,3 +243,31 @@ def test_a_certificate_that_expires_soon_is_warned_of_by_its_node_and_by_the_pee
     server, client = site.pair(RP_IDENTITY_INTERVAL_S="0.2")
     client.wait_for(r"client\.crt\.pem: expires in 2 days, on .*; issue it anew with `restpipe ca renew NAME`")
     server.wait_for("the certificate of client expires in 2 days, on ")
+
+
+def test_no_list_that_is_broken_or_older_lets_a_revoked_client_back_in(site: Site) -> None:
+    site.settings["RP_IDENTITY_INTERVAL_S"] = "0.1"
+    server = site.server()
+    client, other = site.client(server.pipe_port), site.client(server.pipe_port, name="other")
+    path = site.directory / "ca.crl.pem"
+    site.authority.revoke([1])
+    server.wait_for("took a new revocation list: 1 revoked")
+    older = path.read_bytes()
+    site.authority.revoke([site.authority.issued("client")[-1].serial_number])
+    server.wait_for(r"ended the pipe to client \(127\.0\.0\.1\): the certificate of client was revoked on ")
+    newest = path.read_bytes()
+    for spoilt, said in (
+        (older, "is older than the one in use, number 2 of "),
+        (newest[:-100], "was cut off"),
+        (b"\x00garbage", "is not a PEM file"),
+        (b"", "is empty"),
+    ):
+        path.write_bytes(spoilt)
+        server.wait_for(rf"ca\.crl\.pem: .*{said}.*\(what was there before stays in use\)")
+        refused = server.output.count("refused client at")
+        server.wait_for(r"refused client at 127\.0\.0\.1: its certificate was revoked on ", times=refused + 1)
+    path.unlink()
+    server.wait_for("is gone; what it revoked stays revoked until this node is started again")
+    assert curl(f"{server.web}/client/client/data", "-H", "Prefer: wait=0").outcome == (503, 245, "no")
+    assert curl(f"{server.web}/client/other/data").status == 200
+    assert client.output.count("connected to the server at") == other.output.count("connected to the server at") == 1

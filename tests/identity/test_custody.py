@@ -1,13 +1,16 @@
 """What a node holds while its files are replaced: never a half of something, never less than it had."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from certificates_of_others import CA, sign, store
+from certificates_of_others import CA, Pair, sign, store
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from test_revocation import TOMORROW, crl
 
@@ -158,14 +161,29 @@ def test_a_list_of_revocations_may_come_grow_and_be_another(held: Held) -> None:
         (_empty, "error", "is empty"),
         (Path.unlink, "warning", "is gone; what it revoked stays revoked until this node is started again"),
         (lambda path: path.write_bytes(crl(sign("X", None, CA))), "error", "is signed by none of the node's CAs"),
+        (lambda path: path.write_bytes(os.urandom(10_000)), "error", "is not a PEM file"),
+        (lambda path: path.write_bytes(path.read_bytes() + path.read_bytes()[:200]), "error", "was cut off"),
+        (lambda path: path.chmod(0), "error", "may not read it"),
+        (lambda path: (path.unlink(), path.mkdir()), "error", "cannot be read: Is a directory"),
+        (lambda path: piped(path), "error", "cannot be read: it is no regular file"),
+        (lambda path: linked(path, "/dev/zero"), "error", "cannot be read: it is no regular file"),
+        (lambda path: linked(path, path), "error", "cannot be read: Too many levels of symbolic links"),
+        (lambda path: linked(path, "nowhere"), "warning", "is gone; what it revoked stays revoked"),
+        (lambda path: linked(path, path.parent / "crt.pem"), "error", "holds a certificate, not a CRL"),
     ],
-)
+    ids=[
+        "cut", "empty", "gone", "of another CA", "garbage", "half of another list", "unreadable", "a directory",
+        "a named pipe", "a link to what never ends", "a link to itself", "a link to nothing", "a link to another file",
+    ],
+)  # fmt: skip
 def test_what_was_revoked_stays_revoked_whatever_becomes_of_the_list(
     held: Held, spoil: Callable[[Path], object], severity: str, said: str
 ) -> None:
     other = held.authority.issue("beta", "client").certificate
     held.revoke(other.serial_number)
     held.custody.look()
+    if said == "may not read it" and os.geteuid() == 0:
+        pytest.skip("root may read everything")
     spoil(held.crl_path)
     news = held.custody.look()
     assert news is not None
@@ -173,6 +191,108 @@ def test_what_was_revoked_stays_revoked_whatever_becomes_of_the_list(
     (fault,) = news.faults
     assert (fault.severity, said in fault.message) == (severity, True)
     assert held.custody.revocations.date(other)
+
+
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def linked(path: Path, target: Path | str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+def test_an_older_list_reinstates_nothing_and_the_next_one_is_taken(held: Held) -> None:
+    first, second = (held.authority.issue(name, "client").certificate for name in ("beta", "gamma"))
+    held.revoke(first.serial_number)
+    older = held.crl_path.read_bytes()
+    held.revoke(second.serial_number)
+    held.custody.look()
+    held.crl_path.write_bytes(older)
+    news = held.custody.look()
+    assert news is not None
+    (fault,) = news.faults
+    assert (news.revocations, fault.severity) == (False, "error")
+    assert re.search(
+        r"the CRL of CN=.*, number 1 of 20.* UTC, is older than the one in use, number 2 of 20", fault.message
+    )
+    assert held.custody.revocations.date(second)
+    held.revoke(1)
+    news = held.custody.look()
+    assert news is not None
+    assert (news.revocations, news.faults, len(held.custody.revocations)) == (True, (), 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "taken"),
+    [
+        ((5, 1), (5, 1), False),  # the very same
+        ((5, 1), (4, 0), False),
+        ((5, 1), (5, 2), False),
+        ((5, 1), (None, 0), False),
+        ((None, 1), (None, 2), False),
+        ((None, 1), (None, 0), True),
+        ((5, 1), (5, 0), True),
+        ((5, 1), (6, 2), True),
+        ((None, 1), (1, 2), True),
+    ],
+)
+def test_of_two_lists_the_one_with_the_higher_number_is_newer_and_of_equal_ones_the_one_that_was_made_later(
+    tmp_path: Path, before: tuple[int | None, int], after: tuple[int | None, int], taken: bool
+) -> None:
+    ca = sign("CA", None, CA)
+    files = store(tmp_path, sign("alpha", ca), ca.pem)
+    path = tmp_path / "ca.crl.pem"
+    path.write_bytes(issued_by(ca, *before, 7))
+    custody = Custody(IdentityPaths(*files.all), path, "client")
+    assert len(custody.revocations) == 1
+    path.write_bytes(issued_by(ca, *after, *(() if after != before else (7,))))
+    custody.look()
+    assert len(custody.revocations) == (0 if taken else 1)
+
+
+def issued_by(ca: Pair, number: int | None, days_old: int, *serials: int) -> bytes:
+    extensions = [] if number is None else [(x509.CRLNumber(number), False)]
+    return crl(ca, serials, *extensions, made=timedelta(days=-days_old))
+
+
+def test_the_list_of_one_ca_does_not_take_the_place_of_that_of_another(tmp_path: Path) -> None:
+    ours, theirs = sign("Ours", None, CA), sign("Theirs", None, CA)
+    files = store(tmp_path, sign("alpha", ours), ours.pem + theirs.pem)
+    path = tmp_path / "ca.crl.pem"
+    path.write_bytes(crl(ours, [1]) + crl(theirs, [2, 3]))
+    custody = Custody(IdentityPaths(*files.all), path, "client")
+    path.write_bytes(crl(theirs, [2, 3, 4]))
+    for _ in range(2):  # and that is not forgotten with the next look
+        news = custody.examine()
+        (fault,) = news.faults
+        assert (fault.severity, len(custody.revocations)) == ("warning", 4)
+        assert "holds no CRL of CN=Ours any more; what it revoked stays revoked" in fault.message
+    # A CA that is trusted no longer revokes nothing any more.
+    files.ca.write_bytes(ours.pem)
+    path.write_bytes(crl(ours, [1, 5]))
+    news = custody.examine()
+    assert (news.faults, len(custody.revocations)) == ((), 2)
+
+
+def test_a_ca_of_the_same_name_with_another_key_begins_to_count_anew(held: Held, tmp_path: Path) -> None:
+    for serial in (1, 2, 3):
+        held.revoke(serial)
+    held.custody.look()
+    new = Authority.create(tmp_path / "new")
+    issued = new.issue("alpha", "client")
+    new.revoke([9])
+    for source, target in (
+        (issued.key_path, held.paths.key),
+        (issued.certificate_path, held.paths.certificate),
+        (new.certificate_path, held.paths.ca),
+        (new.crl_path, held.crl_path),
+    ):
+        shutil.copy(source, target)
+    news = held.custody.look()
+    assert news is not None
+    assert (news.revocations, news.faults, len(held.custody.revocations)) == (True, (), 1)
 
 
 def test_a_bad_list_does_not_keep_a_new_identity_away(held: Held) -> None:

@@ -20,14 +20,18 @@ TOMORROW = timedelta(days=1)
 
 
 def crl(
-    issuer: Pair, serials: Sequence[int] = (), *extensions: tuple[x509.ExtensionType, bool], due: timedelta = TOMORROW
+    issuer: Pair,
+    serials: Sequence[int] = (),
+    *extensions: tuple[x509.ExtensionType, bool],
+    due: timedelta = TOMORROW,
+    made: timedelta = timedelta(days=-30),
 ) -> bytes:
     """Make a CRL the way other CAs do."""
     now = datetime.now(UTC)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.certificate.subject)
-        .last_update(now - timedelta(days=30))
+        .last_update(now + made)
         .next_update(now + due)
     )
     for extension, critical in extensions:
