@@ -33,6 +33,7 @@ class HandlerThreads:
         self._idle = 0
         self._waiting: OrderedDict[asyncio.Future[_Outcome], Callable[[], Any]] = OrderedDict()
         self._changed = threading.Condition()
+        self._closed = False
 
     @property
     def busy(self) -> int:
@@ -62,6 +63,12 @@ class HandlerThreads:
         """Have `function` called in a thread, and nobody wait for it. What it raises is lost."""
         self._put(function)
 
+    def close(self) -> None:
+        """Let threads end that have nothing to do; the others do once what they run returns."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     def _put(self, function: Callable[[], Any]) -> "asyncio.Future[_Outcome]":
         future: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         context = contextvars.copy_context()
@@ -89,6 +96,10 @@ class HandlerThreads:
         while True:
             with self._changed:
                 while not self._waiting:
+                    if self._closed:
+                        self._count -= 1
+                        self._idle -= 1
+                        return
                     self._changed.wait()
                 future, function = self._waiting.popitem(last=False)
                 self._idle -= 1

@@ -183,6 +183,7 @@ class Node(ABC):
             self._notifying.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._notifying
+        self.threads.close()
         await self.stats.stop()
 
     def reload(self, load: Callable[[], NodeSettings] | None = None) -> None:

@@ -27,8 +27,10 @@ class Blocked:
         self._loop = asyncio.get_running_loop()
         self.released = threading.Event()
         self.begun = asyncio.Event()
+        self.thread: threading.Thread
 
     def __call__(self) -> str:
+        self.thread = threading.current_thread()
         self._loop.call_soon_threadsafe(self.begun.set)
         assert self.released.wait(PATIENCE)
         return threading.current_thread().name
@@ -273,3 +275,24 @@ def test_a_function_that_does_not_return_keeps_no_process_from_ending(script: st
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, output, "")
+
+
+async def ended(thread: threading.Thread) -> bool:
+    """Whether a thread ends."""
+    await asyncio.to_thread(thread.join, PATIENCE)
+    return not thread.is_alive()
+
+
+async def test_the_threads_of_a_pool_that_is_closed_end_once_they_have_nothing_to_do() -> None:
+    threads, blocked = HandlerThreads(2), Blocked()
+    blocking = asyncio.create_task(threads.run(blocked))
+    await blocked.begun.wait()
+    idle = await threads.run(lambda: threading.current_thread())
+    threads.close()
+    assert await ended(idle)
+    assert threads.busy == 1
+    blocked.released.set()
+    await blocking
+    assert await ended(blocked.thread)
+    assert threads.busy == 0
+    assert await threads.run(lambda: 1) == 1

@@ -1,6 +1,7 @@
 """Nodes joined in memory behave as nodes do, and their links break as one wants them to."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -56,6 +57,20 @@ async def test_both_sides_call_each_other_by_name() -> None:
         }  # fmt: skip
         assert (await nodes.client("box").call("get", "caller")).data == {"caller": "box", "address": "192.0.2.2"}
         assert (await nodes.server.client("192.0.2.3").call("get", "caller")).status == 200
+
+
+def handler_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("handler-")}
+
+
+async def test_nodes_that_ended_leave_no_threads_of_handlers_behind() -> None:
+    before = handler_threads()
+    async with restpipe.testing.join(server=Shop, clients={"box": Box}) as nodes:
+        await nodes.client("box").call("get", "caller")
+        assert handler_threads() - before
+    async with asyncio.timeout(PATIENCE):
+        while handler_threads() - before:  # noqa: ASYNC110 - threads tell nobody
+            await asyncio.sleep(0.01)
 
 
 async def test_clients_call_each_other_where_the_server_permits_it() -> None:
