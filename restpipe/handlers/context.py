@@ -142,8 +142,6 @@ class EventContext(PeerContext):
     """The event that is served.
 
     Attributes:
-        verb: lower case.
-        noun: as in the URL, such as "time/utc".
         exchange_id: number of the exchange on its pipe.
     """
 
