@@ -123,6 +123,7 @@ def test_the_configuration_of_nginx_is_one_that_nginx_accepts(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.timeout(300)
 def test_the_walkthrough_own_handler_web_service_and_file_server_work_as_they_stand(reader: Reader) -> None:
     reader.shell(block("sh", "restpipe ca init"))
     server = reader.start(f"RP_METRICS=1 {block('sh', 'restpipe server' + chr(10))}")
