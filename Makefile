@@ -61,4 +61,4 @@ wheel: $(VENV)/.dev  ## build the wheel and the source archive into dist/
 	@$(BIN)/python -m build --outdir dist .
 
 clean:  ## remove everything that was built
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	@rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis
