@@ -131,6 +131,8 @@ class EventTable:
             event = self._events.get(("get", noun))
         if event is not None:
             return event
+        if not noun:
+            raise NoHandlerError("the path names no event; one is named by a noun, such as time, after a slash")
         allow = tuple(other for other in VERBS if (other, noun) in self._events)
         sought = f"{verb}_{noun}"
         if not allow:

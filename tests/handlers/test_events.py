@@ -130,6 +130,11 @@ def test_a_noun_that_no_verb_serves_is_not_found_and_the_method_named(table: Eve
     assert (refused.value.status, refused.value.return_code) == (404, 255)
 
 
+def test_a_path_without_a_noun_is_told_what_it_lacks(table: EventTable) -> None:
+    with pytest.raises(NoHandlerError, match="the path names no event"):
+        table.find("get", "")
+
+
 @pytest.mark.parametrize(
     ("verb", "noun", "allow"),
     [
