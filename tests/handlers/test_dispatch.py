@@ -564,7 +564,7 @@ async def test_a_plain_handler_whose_caller_went_away_before_it_began_is_not_cal
         await handler.begun.wait()
         with pytest.raises(DeadlineError):
             await nodes.get("counted", timeout=0.05)
-        while nodes.serving.in_flight > 1:  # it has yet to learn of that
+        while nodes.serving.in_flight > 1:  # noqa: ASYNC110 - it has yet to learn of that, and tells nobody
             await asyncio.sleep(0)
         handler.release.set()
         await blocking
