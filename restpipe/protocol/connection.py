@@ -35,6 +35,7 @@ from restpipe.protocol.limits import (
     CANCEL_COST,
     CREDIT_COST,
     FIRST_FRAME_BYTES,
+    FOR_OTHERS,
     INLINE_BYTES,
     MAX_CONTROL_DEPTH,
     MAX_HEADS,
@@ -108,6 +109,7 @@ class Connection:
         self._peer_leaving = False
         self._ended = False
         self._nuisance = 0.0
+        self._blame = FOR_OTHERS if dials else 1.0
         self._holds = Holds()
         hello.revision = REVISION
         hello.initial_window = limits.initial_window
@@ -248,8 +250,8 @@ class Connection:
     # What costs more than it is worth
 
     def bother(self, seconds: float) -> None:
-        """Note that the peer had this side do something useless."""
-        self._nuisance += seconds
+        """Note that a request of the peer's was of no use."""
+        self._nuisance += seconds * self._blame
 
     def take_nuisance(self) -> float:
         """Return for how many seconds to leave the peer unread, so that it takes a fraction of this node's time."""
@@ -428,7 +430,8 @@ class Connection:
 
     def _take_cancel(self, exchange_id: int, cancel: Cancel, events: list[Event]) -> None:
         exchange = self._exchanges.find(exchange_id, over_is_fine=True)
-        self._nuisance += CANCEL_COST
+        if exchange is None or not exchange.mine:
+            self.bother(CANCEL_COST)
         if exchange is None:
             return
         if exchange.delivers:

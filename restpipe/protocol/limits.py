@@ -22,10 +22,13 @@ SMALLEST_FRAME_SENT = 4 * 1024
 INLINE_BYTES = 16 * 1024
 # Seconds that a peer is left unread for each, about ten times what they take, so that a flood of them leaves this node
 # to the other peers. A peer that does useful work sends few.
-PING_COST = 0.0001
-CANCEL_COST = 0.0001
+PING_COST = 0.0002
+CANCEL_COST = 0.0003
 CREDIT_COST = 0.00002
-REFUSAL_COST = 0.0002
+REFUSAL_COST = 0.0003
+# Share of the time for cancels and refusals for which a client leaves its server unread: it passes on what others ask,
+# and holds each of them to all of that time. Left unread for what one of them does, it would delay them all.
+FOR_OTHERS = 0.1
 # Bytes of the frames that the requests in flight came in. Protobuf makes many times as much of them, and a request
 # keeps all of its frame: beyond the first bound each is taken out of it, beyond the second refused.
 SHARED_FRAMES = 4 * 1024 * 1024

@@ -14,7 +14,7 @@ from e2e_processes import Node, Site, site_with_handlers
 from hostile_peers import HostilePeer, HostileServer, Message, hello
 from hostilities import GET, MALFORMED, NAMES, Flood, breaches, pings, requests_for_nothing, resets
 
-from restpipe.protocol.limits import CANCEL_COST, MAX_ENVELOPES, PING_COST, REFUSAL_COST
+from restpipe.protocol.limits import CANCEL_COST, FOR_OTHERS, MAX_ENVELOPES, PING_COST, REFUSAL_COST
 from restpipe_pb.v1.pipe_pb2 import (
     Caller,
     Cancel,
@@ -253,7 +253,11 @@ async def test_who_a_server_says_is_calling_has_a_name_that_a_node_may_have(vict
 
 @pytest.mark.parametrize(
     ("pour", "answer", "seconds_each"),
-    [(pings, Pong, PING_COST), (resets, Cancel, CANCEL_COST), (requests_for_nothing, Response, REFUSAL_COST)],
+    [
+        (pings, Pong, PING_COST),
+        (resets, Cancel, CANCEL_COST * FOR_OTHERS),
+        (requests_for_nothing, Response, REFUSAL_COST * FOR_OTHERS),
+    ],
 )
 async def test_a_flood_is_taken_no_faster_than_it_is_worth_and_local_callers_are_served_meanwhile(
     victim: Victim, pour: Callable[[Flood, HostilePeer], Awaitable[None]], answer: type[Any], seconds_each: float

@@ -24,7 +24,9 @@ from restpipe.protocol.events import (
     ResponseReceived,
 )
 from restpipe.protocol.limits import (
+    CANCEL_COST,
     FIRST_FRAME_BYTES,
+    FOR_OTHERS,
     INLINE_BYTES,
     MAX_CONTROL_DEPTH,
     MAX_ENVELOPES,
@@ -32,6 +34,7 @@ from restpipe.protocol.limits import (
     MAX_MANIFEST,
     MAX_PARTS,
     MESSAGE_CHARACTERS,
+    PING_COST,
     SHARED_FRAMES,
     Limits,
 )
@@ -712,15 +715,15 @@ def held(side: Side) -> int:
 
 
 def test_requests_are_taken_until_the_frames_that_they_came_in_are_too_large_together() -> None:
-    side = Side()
+    side = Side(dials=False)
     size = 200_000
     taken = MAX_HEADS // size
-    for exchange_id in range(2, 2 * taken + 2, 2):
+    for exchange_id in range(1, 2 * taken + 1, 2):
         assert side.take(exchange_id, heavy(size)) == [RequestReceived(exchange_id, heavy(size))]
-    assert side.take(1000, heavy(size)) == []
+    assert side.take(1001, heavy(size)) == []
     ((exchange_id, refusal),) = side.sent()
     assert isinstance(refusal, Response)
-    assert (exchange_id, refusal.failure.kind) == (1000, Failure.BUSY)
+    assert (exchange_id, refusal.failure.kind) == (1001, Failure.BUSY)
     assert side.core.in_flight == taken
     assert side.core.take_nuisance() > 0
 
@@ -845,23 +848,45 @@ def test_a_manifest_may_be_as_large_as_is_said() -> None:
     assert Side(greeting=greeting).core.peer_hello == greeting
 
 
-def test_what_a_peer_does_for_nothing_adds_up_until_it_is_asked_for() -> None:
-    side = handling()
+def test_what_a_client_does_for_nothing_adds_up_until_it_is_asked_for() -> None:
+    side = Side(dials=False)
+    side.take(1, GET)
     assert side.core.take_nuisance() == 0
     side.take(0, Ping())
-    once = side.core.take_nuisance()
-    assert once > 0
-    side.take(0, Ping())
-    side.take(0, Ping())
-    assert side.core.take_nuisance() == pytest.approx(2 * once)
-    side.take(2, Credit(bytes=1))
-    assert 0 < side.core.take_nuisance() < once
-    side.take(2, Cancel())
-    side.take(2, Cancel())
-    assert side.core.take_nuisance() == pytest.approx(2 * once)
+    ping = side.core.take_nuisance()
+    assert ping > 0
+    side.take(1, Credit(bytes=1))
+    assert 0 < side.core.take_nuisance() < ping
+    side.take(1, Cancel())
+    cancel = side.core.take_nuisance()
+    assert cancel > ping
+    side.take(1, Cancel())
+    side.take(1, Cancel())
+    assert side.core.take_nuisance() == pytest.approx(2 * cancel)
     side.core.bother(7)
     assert side.core.take_nuisance() == 7
     assert side.core.take_nuisance() == 0
+
+
+def test_what_a_server_asks_for_weighs_less_for_it_may_be_for_others() -> None:
+    side = handling()
+    side.take(2, Cancel())
+    assert side.core.take_nuisance() == pytest.approx(CANCEL_COST * FOR_OTHERS)
+    side.core.bother(7)
+    assert side.core.take_nuisance() == pytest.approx(7 * FOR_OTHERS)
+    side.take(0, Ping())
+    assert side.core.take_nuisance() == PING_COST
+
+
+def test_the_cancel_that_confirms_ones_own_is_not_held_against_the_peer() -> None:
+    side = Side(dials=False)
+    assert side.core.open(_copy(GET)) == 2
+    side.sent()
+    side.core.cancel(2, "the caller went away")
+    side.take(2, Cancel())
+    assert side.core.take_nuisance() == 0
+    side.take(2, Cancel())
+    assert side.core.take_nuisance() > 0
 
 
 # Rules 1 to 3: cancel

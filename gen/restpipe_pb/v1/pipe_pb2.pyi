@@ -96,6 +96,7 @@ that ends without Goaway was lost.
 # Protocol errors
 
 A node MAY leave a peer unread for a while that sends many pings, cancels and credits, or requests for what there is not.
+For cancels and requests a client SHOULD do so less than a server, which may pass on what others ask.
 
 A peer that breaks a rule loses its pipe: Goaway(PROTOCOL_ERROR), a message that names the envelope and the rule, end of
 the call. It never harms the node or its other pipes.
