@@ -86,34 +86,7 @@ class Node(ABC):
         self.threads = HandlerThreads(settings.handler_threads)
         self.handler: Any = None
         self._handlers: tuple[Any, ...] = ()
-        self.service: Dispatcher | Upstream | AsgiService
-        if settings.asgi and application is None:
-            application = import_application(settings.asgi, settings.variable("asgi"))
-        if application is not None:
-            self.service = AsgiService(
-                application,
-                settings.asgi or "the ASGI application",
-                max_body=settings.max_body_bytes,
-                send_tracebacks=settings.send_tracebacks,
-                stats=self.stats,
-            )
-        elif settings.upstream is not None:
-            self.service = Upstream(settings.upstream, self.stats)
-        else:
-            self._handlers = handlers = event_handlers(settings, handler)
-            self.handler = handlers[0]
-            self.service = Dispatcher(
-                *handlers,
-                threads=self.threads,
-                max_body=settings.max_body_bytes,
-                send_tracebacks=settings.send_tracebacks,
-                stats=self.stats,
-                memory=AnswerMemory(
-                    max_keys=settings.idempotency_keys,
-                    max_bytes=settings.idempotency_bytes,
-                    lifetime=settings.idempotency_lifetime_s,
-                ),
-            )
+        self.service = self._make_service(handler, application)
         self._allow: NamePatterns | None = None
         self._restrict(settings.allow)
         nouns = frozenset(event.noun for event in self.service.manifest)
@@ -262,6 +235,36 @@ class Node(ABC):
         """Return what a hook is told of the peer."""
         settings = self.settings
         return PeerContext(pipe, self._loop, settings.request_timeout_s, settings.max_body_bytes)
+
+    def _make_service(self, handler: object | None, application: AsgiApp | None) -> Dispatcher | Upstream | AsgiService:
+        """Make what serves the peers' requests: an application, an HTTP service, or event handlers."""
+        settings = self.settings
+        if settings.asgi and application is None:
+            application = import_application(settings.asgi, settings.variable("asgi"))
+        if application is not None:
+            return AsgiService(
+                application,
+                settings.asgi or "the ASGI application",
+                max_body=settings.max_body_bytes,
+                send_tracebacks=settings.send_tracebacks,
+                stats=self.stats,
+            )
+        if settings.upstream is not None:
+            return Upstream(settings.upstream, self.stats)
+        self._handlers = event_handlers(settings, handler)
+        self.handler = self._handlers[0]
+        return Dispatcher(
+            *self._handlers,
+            threads=self.threads,
+            max_body=settings.max_body_bytes,
+            send_tracebacks=settings.send_tracebacks,
+            stats=self.stats,
+            memory=AnswerMemory(
+                max_keys=settings.idempotency_keys,
+                max_bytes=settings.idempotency_bytes,
+                lifetime=settings.idempotency_lifetime_s,
+            ),
+        )
 
     def _take_custody(self) -> Custody:
         """Read the identity of this node, and watch over it."""
