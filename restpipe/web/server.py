@@ -16,6 +16,7 @@ from restpipe.config import TcpBind, UnixBind, WebBind
 from restpipe.exceptions import ConfigError
 from restpipe.web.gateway import App
 from restpipe.web.http import HttpProtocol, State
+from restpipe.web.upgrades import WebSocketProtocol
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class WebServer:
         config = uvicorn.Config(
             app,
             http=cast("type[asyncio.Protocol]", self._begin),
+            ws=WebSocketProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -1,0 +1,36 @@
+"""Web sockets of uvicorn: every caller is answered, and what is wrong with it is no fault of the node."""
+
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
+
+from restpipe.exceptions import BadRequestError
+from restpipe.web.problems import problem
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """A connection from the head on that asks for a web socket."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the caller sent; answer what cannot be read as a request, for which uvicorn would wait on."""
+        super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None and not self.transport.is_closing():
+            cause: Any = self.conn.handshake_exc.__cause__ or self.conn.handshake_exc
+            status, headers, body = problem(BadRequestError(f"the request cannot open a web socket: {cause}"))
+            lines = [name + b": " + value + b"\r\n" for name, value in [*headers, (b"connection", b"close")]]
+            self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+            self.transport.close()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand over a message; uvicorn would log text that is none with a traceback."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.send_close(CloseCode.INVALID_DATA)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
