@@ -123,8 +123,11 @@ def test_a_failure_while_nothing_is_at_fault_is_found(told: object) -> None:
 def test_a_short_deadline_may_pass_and_nothing_else_while_nothing_is_at_fault() -> None:
     passed = replace(DONE, told="unknown", status=504, timeout=2.0)
     assert rules_broken_by(passed, sound_since=99.0) == []
-    assert rules_broken_by(replace(passed, timeout=10.0), sound_since=99.0) == [FAILED]
-    assert rules_broken_by(replace(passed, status=408), sound_since=99.0) == [FAILED]
+    assert rules_broken_by(replace(passed, status=408), sound_since=99.0) == []
+    assert rules_broken_by(replace(STREAM, told="broken", timeout=2.0), ENTRY, sound_since=99.0) == []
+    assert rules_broken_by(replace(passed, timeout=5.0), sound_since=99.0) == [FAILED]
+    assert rules_broken_by(replace(passed, status=408, timeout=5.0), sound_since=99.0) == [FAILED]
+    assert rules_broken_by(replace(passed, status=502), sound_since=99.0) == [FAILED]
 
 
 def test_an_execution_elsewhere_or_that_nobody_asked_for_is_found() -> None:
