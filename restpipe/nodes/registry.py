@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from restpipe.exceptions import PeerAbsentError, PeerAmbiguousError, PeerUnknownError
 from restpipe.nodes.resolver import CachedResolver
@@ -11,6 +12,8 @@ from restpipe.pipe import Pipe
 
 # Addresses of this machine to itself. A client that dials "localhost" may come from either.
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
+# Seconds that resolving a name may take, even for who does not wait for clients.
+RESOLVE_TIME = 1.0
 
 
 class Registry:
@@ -95,7 +98,8 @@ class Registry:
             PeerUnknownError: likewise.
             PeerAmbiguousError: likewise.
         """
-        deadline = self._loop.time() + wait
+        begun = self._loop.time()
+        deadline = begun + wait
         while True:
             if self.closed:
                 raise PeerAbsentError(f"no pipe to {target!r}: this node is stopping")
@@ -105,7 +109,10 @@ class Registry:
             if known:
                 pipe = self._pipes.get(target)
             else:
-                addresses = await self._addresses(target)
+                found = await self._addresses_in_time(target, added, max(deadline, begun + RESOLVE_TIME))
+                if found is None:
+                    continue
+                addresses = found
                 pipe = self._by_address(target, addresses, permits)
                 known = bool(addresses)
             if pipe is not None and pipe.available:
@@ -122,6 +129,24 @@ class Registry:
     def _wake(self) -> None:
         added, self._added = self._added, self._loop.create_future()
         added.set_result(None)
+
+    async def _addresses_in_time(self, target: str, added: asyncio.Future[None], ends: float) -> frozenset[str] | None:
+        """Return what a target resolves to; None where a client came before that is known: perhaps it is the one.
+
+        Raises:
+            PeerAbsentError: it takes too long.
+        """
+        resolving = self._loop.create_task(self._addresses(target))
+        waiters: set[asyncio.Future[Any]] = {resolving, added}
+        try:
+            await asyncio.wait(waiters, timeout=ends - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            if resolving.done():
+                return resolving.result()
+        finally:
+            resolving.cancel()
+        if added.done():
+            return None
+        raise PeerAbsentError(f"{target!r} is no client's name, and was not resolved to an address in time")
 
     async def _addresses(self, target: str) -> frozenset[str]:
         try:

@@ -50,17 +50,33 @@ class CachedResolver:
         self._resolver = resolver
         self._threads = threads
         self._cache: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._asking: dict[str, asyncio.Task[tuple[str, ...]]] = {}
 
     async def resolve(self, hostname: str) -> Sequence[str]:
         """Return the addresses of a host name.
 
         Raises:
             Exception: what the user's resolver raises.
+
+        Cancelling leaves those who asked for the same name, and the cache, their answer.
         """
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
         expires, addresses = self._cache.get(hostname, (0.0, ()))
-        if now < expires:
+        if loop.time() < expires:
             return addresses
+        asking = self._asking.get(hostname)
+        if asking is None:
+            asking = self._asking[hostname] = loop.create_task(self._ask(hostname))
+            asking.add_done_callback(partial(self._asked, hostname))
+        return await asyncio.shield(asking)
+
+    def _asked(self, hostname: str, asking: asyncio.Task[tuple[str, ...]]) -> None:
+        del self._asking[hostname]
+        if not asking.cancelled():
+            asking.exception()  # whoever still wants to know is told; it is no error if nobody does
+
+    async def _ask(self, hostname: str) -> tuple[str, ...]:
+        now = asyncio.get_running_loop().time()
         call = partial(self._resolver.resolve, hostname)
         found: Any = call() if inspect.iscoroutinefunction(call.func) else await self._threads.run(call)
         if inspect.isawaitable(found):

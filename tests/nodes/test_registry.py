@@ -8,6 +8,7 @@ from memory_pipes import PATIENCE, Joint, Pipes, memory_pipes
 
 from restpipe.exceptions import PeerAbsentError, PeerAmbiguousError, PeerUnknownError
 from restpipe.handlers.threads import HandlerThreads
+from restpipe.nodes import registry as registry_module
 from restpipe.nodes.registry import Registry
 from restpipe.nodes.resolver import CachedResolver, HostnameResolver
 from restpipe.pipe import Pipe
@@ -180,6 +181,62 @@ async def test_an_unknown_name_is_waited_for_until_the_grace_ends_and_no_longer(
     async with asyncio.timeout(PATIENCE / 2):
         with pytest.raises(PeerUnknownError):
             await registry.pipe_to("nobody", PATIENCE)
+
+
+class SlowHosts(HostnameResolver):
+    """Resolves once it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = asyncio.Event()
+
+    async def resolve(self, _hostname: str) -> list[str]:
+        self.asked += 1
+        await self.go.wait()
+        return ["192.0.2.1"]
+
+
+@pytest.fixture
+async def slow(leak_free: None) -> AsyncIterator[SlowHosts]:
+    hosts = SlowHosts()
+    yield hosts
+    hosts.go.set()
+    await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_comes_is_found_by_name_while_that_is_still_being_resolved(
+    slow: SlowHosts, pipes: Pipes
+) -> None:
+    registry = Registry(CachedResolver(slow, HandlerThreads(1)), grace=0)
+    finding = await waiting(registry, "alpha")
+    await add(registry, pipes, "gamma", "192.0.2.3")
+    joint = await add(registry, pipes)
+    async with asyncio.timeout(PATIENCE):
+        assert await finding is joint.calling
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.05])
+async def test_nobody_waits_for_a_name_to_be_resolved_longer_than_for_a_client(
+    slow: SlowHosts, wait: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "RESOLVE_TIME", 0.02)
+    registry = Registry(CachedResolver(slow, HandlerThreads(1)), grace=0)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(PeerAbsentError, match="'fileserver' is no client's name, and was not resolved"):
+            await registry.pipe_to("fileserver", wait)
+
+
+async def test_who_asks_for_a_name_that_is_being_resolved_waits_for_the_same_answer(
+    slow: SlowHosts, pipes: Pipes
+) -> None:
+    registry = Registry(CachedResolver(slow, HandlerThreads(1)), grace=0)
+    joint = await add(registry, pipes)
+    finding = [await waiting(registry, "fileserver") for _ in range(3)]
+    finding.pop().cancel()
+    slow.go.set()
+    async with asyncio.timeout(PATIENCE):
+        assert [await each for each in finding] == [joint.calling] * 2
+    assert slow.asked == 1
 
 
 async def test_the_newer_pipe_of_a_name_takes_over_and_the_older_is_returned(registry: Registry, pipes: Pipes) -> None:
