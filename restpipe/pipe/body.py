@@ -114,18 +114,18 @@ class Body:
             EventError: the body broke.
         """
         if self.length is not None and self.length > limit:
-            raise BodyTooLargeError(f"the body has {self.length} bytes, at most {limit} are accepted")
+            raise BodyTooLargeError(_too_large(f"{self.length} bytes", limit))
         if not self._more:
             data = self.take_now()
             if len(data) > limit:
-                raise BodyTooLargeError(_too_large(limit))
+                raise BodyTooLargeError(_too_large("more", limit))
             return data
         pieces: list[bytes] = []
         size = 0
         async for piece in self:
             size += len(piece)
             if size > limit:
-                raise BodyTooLargeError(_too_large(limit))
+                raise BodyTooLargeError(_too_large("more", limit))
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -134,5 +134,7 @@ class Body:
             self._waiter.set_result(None)
 
 
-def _too_large(limit: int) -> str:
-    return f"the body has more than the {limit} bytes that are accepted"
+def _too_large(size: str, limit: int) -> str:
+    return (
+        f"the body has {size}, and {limit} bytes are held whole at most (RP_MAX_BODY_BYTES); what is streamed has no limit"
+    )
