@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,13 @@ async def test_a_program_handles_its_own_signals_and_its_own_log(identity_files:
     handlers = [signal.getsignal(number) for number in numbers]
     loggers = [logging.getLogger(), logging.getLogger("restpipe")]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
-    policy = asyncio.get_event_loop_policy()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of Python 3.14
+        policy = asyncio.get_event_loop_policy()
     async with joined(identity_files):
         assert [signal.getsignal(number) for number in numbers] == handlers
         assert [(logger.level, list(logger.handlers)) for logger in loggers] == before
-        assert asyncio.get_event_loop_policy() is policy
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            assert asyncio.get_event_loop_policy() is policy
 
 
 def test_a_variable_of_the_program_that_restpipe_has_too_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:

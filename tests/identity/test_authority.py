@@ -56,7 +56,7 @@ def test_the_certificate_of_the_ca_is_as_rfc_5280_asks(tmp_path: Path) -> None:
     assert re.search(
         r"Basic Constraints: critical.*Key Usage: critical\s+Certificate Sign, CRL Sign\n", text, re.DOTALL
     )
-    assert "Subject: CN = Our CA" in text
+    assert re.search(r"Subject: CN ?= ?Our CA\n", text)  # OpenSSL 3.2 leaves the blanks out
     assert "prime256v1" in text
     assert "Subject Key Identifier" in text
 
