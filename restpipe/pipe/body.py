@@ -135,6 +135,4 @@ class Body:
 
 
 def _too_large(size: str, limit: int) -> str:
-    return (
-        f"the body has {size}, and {limit} bytes are held whole at most (RP_MAX_BODY_BYTES); what is streamed has no limit"
-    )
+    return f"the body has {size}, and {limit} bytes are held whole at most (RP_MAX_BODY_BYTES); streams have no limit"
