@@ -211,7 +211,7 @@ BAD = [
     Bad("GET", "raise", 500, "251", "LookupError", "yes", "there is none"),
     Bad("GET", "unusable", 500, "251", "BadResultError", "yes", "cannot be encoded"),
     Bad("GET", "nonesuch/noun", 404, "255", "NoHandlerError", "no", "get_nonesuch_noun"),
-    Bad("GET", "", 404, "255", "NoHandlerError", "no", "get_"),
+    Bad("GET", "", 404, "255", "NoHandlerError", "no", "the path names no event"),
     Bad("GET", "_wait", 404, "255", "NoHandlerError", "no", "get__wait"),
     Bad("GET", "%2e%2e/value", 404, "255", "NoHandlerError", "no", "get_.._value"),
     Bad("POST", "value", 405, "255", "WrongVerbError", "no", "post_value", answer={"Allow": "GET, HEAD"}),
