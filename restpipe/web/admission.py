@@ -1,17 +1,24 @@
 """How many requests wait for their answers: few enough that those which are let in are answered soon."""
 
+from time import monotonic
+
 from restpipe.exceptions import TooManyExchangesError
 from restpipe.nodes.exchanges import MakeRequest
 from restpipe.pipe import Pipe
 from restpipe_pb.v1.pipe_pb2 import Request
+
+# Seconds after which a request that leaves for its peer has waited for it: where there was one, it leaves in its first
+# step.
+_AT_ONCE = 0.05
 
 
 class Admission:
     """Lets requests in, and refuses those that would only make all of them slower.
 
     A peer may have as many requests waiting as places are free: one that does not answer leaves places to the others,
-    however many peers do not. A request takes its place when it leaves for its peer: while it waits for one that is
-    absent, it slows nobody down.
+    however many peers do not. A request takes its place when it leaves for its peer at once. One that waited for an
+    absent peer takes none, then or later: a crowd that was held back, and leaves together, is answered within a moment,
+    in which those that come after would be refused.
 
     Args:
         most: requests that may wait.
@@ -62,18 +69,19 @@ class Place:
         TooManyExchangesError: too many wait.
     """
 
-    __slots__ = ("_admission", "_make_request", "_peer", "_taken")
+    __slots__ = ("_admission", "_make_request", "_peer", "_since", "_taken")
 
     def __init__(self, admission: Admission, peer: str, make_request: MakeRequest) -> None:
         admission.check(peer)
         self._admission = admission
         self._peer = peer
         self._make_request = make_request
+        self._since = monotonic()
         self._taken = False
 
     def make_request(self, pipe: Pipe) -> Request:
         """Return the request, which leaves now."""
-        if not self._taken:
+        if not self._taken and monotonic() - self._since < _AT_ONCE:
             self._taken = True
             self._admission.take(self._peer)
         return self._make_request(pipe)

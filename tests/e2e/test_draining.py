@@ -26,8 +26,8 @@ DEADLINE = 60.0
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     # However many gather while a node starts, on a machine that is busy, are let in.
-    room = {"RP_WEB_MAX_REQUESTS": "100000", "RP_MAX_EXCHANGES": "100000"}
-    with site_with_handlers(tmp_path, RP_CONNECTION_WAIT_TIMEOUT_S=str(DEADLINE - 5), **room) as site:
+    room = {"RP_CONNECTION_WAIT_TIMEOUT_S": str(DEADLINE - 5), "RP_MAX_EXCHANGES": "100000"}
+    with site_with_handlers(tmp_path, **room) as site:
         yield site
 
 

@@ -1,11 +1,13 @@
 """As many requests wait as a node has places, and no peer takes the places of all."""
 
 import contextlib
+import time
 from unittest.mock import Mock
 
 import pytest
 
 from restpipe.exceptions import TooManyExchangesError
+from restpipe.web import admission as admission_module
 from restpipe.web.admission import Admission, Place
 
 
@@ -58,7 +60,7 @@ def test_a_refusal_says_how_many_wait(shared: bool, told: str) -> None:
         admission.check("alpha")
 
 
-def test_requests_that_leave_together_for_a_peer_that_came_back_all_have_a_place() -> None:
+def test_a_request_takes_its_place_when_it_leaves_and_once() -> None:
     admission = Admission(2, shared=True)
     places = [Place(admission, "alpha", Mock()) for _ in range(5)]
     for place in places:
@@ -70,3 +72,18 @@ def test_requests_that_leave_together_for_a_peer_that_came_back_all_have_a_place
     for place in places:
         place.leave()
     assert fill(admission, "beta") == 1
+
+
+def test_a_crowd_that_waited_for_its_peer_takes_no_places_of_those_that_come_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    admission = Admission(2, shared=True)
+    places = [Place(admission, "alpha", Mock()) for _ in range(5)]
+    monkeypatch.setattr(admission_module, "monotonic", lambda: time.monotonic() + 1)
+    for place in places:
+        place.make_request(Mock())
+    assert fill(admission, "alpha") == 1
+    for place in places:
+        place.leave()
+    assert fill(admission, "beta") == 1
+    assert fill(admission, "beta") == 0
