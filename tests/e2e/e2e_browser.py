@@ -101,6 +101,10 @@ class Page:
         self._session = ""
         self._call("Target.closeTarget", targetId=self._target)
 
+    def prefer(self, scheme: str) -> None:
+        """Have the user prefer "light" or "dark"."""
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     def value(self, script: str) -> Any:
         """Return the value of a script, awaited where it is a promise."""
         answer = self._call(

@@ -120,6 +120,30 @@ def test_the_docs_page_of_a_server_lists_clients_and_finds_them(nodes: dict[str,
         assert page.complaints == []
 
 
+# https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio, of the text of an element and the page behind it.
+CONTRAST = """
+(selector => {
+  const luminance = color => color.match(/[0-9.]+/g).slice(0, 3)
+    .map(part => part / 255).map(part => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)
+    .reduce((sum, part, at) => sum + part * [.2126, .7152, .0722][at], 0);
+  const [text, page] = [document.querySelector(selector), document.querySelector('.swagger-ui')]
+    .map((element, at) => getComputedStyle(element)[at ? 'backgroundColor' : 'color']);
+  const behind = page === 'rgba(0, 0, 0, 0)' ? getComputedStyle(document.body).backgroundColor : page;
+  const [low, high] = [luminance(text), luminance(behind)].sort((one, other) => one - other);
+  return (high + .05) / (low + .05);
+})
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_docs_page_can_be_read_by_day_and_by_night(nodes: dict[str, Node], browser: Browser, scheme: str) -> None:
+    with browser.open(f"{nodes['server'].web}/docs/client/shop") as page:
+        page.wait_for(block("get_cat"))
+        page.prefer(scheme)
+        for text in (".info .title", ".opblock-summary-path", ".opblock-summary-description"):
+            page.wait_for(f"{CONTRAST.strip()}({json.dumps(text)}) >= 4.5")
+
+
 def test_events_are_tried_out_on_the_docs_page(nodes: dict[str, Node], browser: Browser, tmp_path: Path) -> None:
     with browser.open(f"{nodes['server'].web}/docs/client/shop") as page:
         try_out(page, "get_cat", {"cat": "a/bü&there"}, x="a/bü&")

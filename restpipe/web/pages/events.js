@@ -9,6 +9,14 @@ const message = document.getElementById("message");
 const {document: address, prefix, forwards} = page.dataset;
 let known;
 
+// Swagger UI goes by a class, and not by what the browser prefers.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function followScheme() {
+  document.documentElement.classList.toggle("dark-mode", dark.matches);
+}
+dark.addEventListener("change", followScheme);
+followScheme();
+
 function say(...parts) {
   message.replaceChildren(...parts);
   message.hidden = parts.length === 0;
