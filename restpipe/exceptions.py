@@ -114,6 +114,7 @@ class EventError(RestPipeError):
         exception_class: name of the exception's class that the caller is shown.
         traceback: the handler's traceback, where it is disclosed.
         instance: the exchange that failed, "" where there was none.
+        attempts: how often the request was sent.
     """
 
     status: ClassVar[int]
@@ -127,6 +128,7 @@ class EventError(RestPipeError):
         self.exception_class = exception_class or type(self).__name__
         self.traceback = traceback
         self.instance = ""
+        self.attempts = 0
 
 
 class NotSentError(EventError):
@@ -191,12 +193,18 @@ class PeerAmbiguousError(NotSentError):
 
 
 class PipeLostError(EventError):
-    """The pipe ended after the request was sent and before its answer was complete."""
+    """The pipe ended after the request was sent and before its answer was complete.
+
+    Attributes:
+        repeatable: a server that passed the request on lost the pipe to the client that it was for, and permits that
+            the request is sent again.
+    """
 
     status = 502
     return_code = 246
     title = "Pipe lost, outcome unknown"
     executed = "unknown"
+    repeatable = False
 
 
 class ServiceUnansweredError(EventError):

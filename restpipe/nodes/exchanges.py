@@ -46,14 +46,18 @@ class Tried:
         pipe: that it left by last.
         request: that was made for it.
         times: how often it was sent.
+        lost: of one attempt, at least, the outcome is unknown.
+        memory: what keeps the request from being executed twice, "" where nothing does.
     """
 
-    __slots__ = ("pipe", "request", "times")
+    __slots__ = ("lost", "memory", "pipe", "request", "times")
 
     def __init__(self) -> None:
         self.pipe: Pipe | None = None
         self.request: Request | None = None
         self.times = 0
+        self.lost = False
+        self.memory = ""
 
 
 class RepeatableBody(AsyncIterable[bytes]):
@@ -97,52 +101,62 @@ async def exchange(
 
     Cancelling cancels the exchange and the peer's handler.
     """
+    tried = tried or Tried()
+    try:
+        return await _attempt(pipe_to, make_request, body, patience, tried), tried.times
+    except EventError as error:
+        error.attempts = tried.times
+        if tried.lost and error.executed == "no":
+            _fail_after_loss(error)
+        raise
+
+
+async def _attempt(
+    pipe_to: PipeTo, make_request: MakeRequest, body: AsyncIterable[bytes] | None, patience: Patience, tried: Tried
+) -> Answer:
+    """Send a request until it is answered, or may not be sent again."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience.deadline
-    tried = tried or Tried()
-    lost = False
-    request: Request | None = None
-    memory = ""  # that keeps the request from being executed twice
     while True:
+        tried.pipe = pipe = await _pipe_in_time(pipe_to, patience, deadline, loop)
+        if tried.memory and tried.request is not None and memory_of(pipe, tried.request) != tried.memory:
+            raise _lost("the peer was started anew: it remembers no Idempotency-Key")
+        tried.request = request = make_request(pipe)
+        if tried.lost and request.to:
+            request.repeated = True
+        request.timeout_ms = max(1, round(1000 * (deadline - loop.time())))
+        tried.times += 1
         try:
-            tried.pipe = pipe = await _pipe_in_time(pipe_to, patience, deadline, loop)
-            if memory and request is not None and memory_of(pipe, request) != memory:
-                why = "the peer was started anew: it remembers no Idempotency-Key"
-                break
-            tried.request = request = make_request(pipe)
-            if lost and request.to:
-                request.repeated = True
-            request.timeout_ms = max(1, round(1000 * (deadline - loop.time())))
-            tried.times += 1
             answer = await pipe.call(request, body)
-            if not lost or answer.response.status != 412 or request.verb not in _CHANGING:
-                return answer, tried.times
+        except PipeLostError as error:
+            if not (_is_to_be_repeated(error, pipe, request) and _can_follow_again(body)):
+                raise
+            tried.lost = True
+            tried.memory = memory_of(pipe, request) if request.idempotency_key else ""
+        except PeerRefusedError:
+            # By a peer that stays it is an answer; by one that leaves, a reason to wait for its successor.
+            if pipe.available or not _can_follow_again(body):
+                raise
+            tried.times -= 1
+        else:
+            if not (tried.lost and answer.response.status == 412 and request.verb in _CHANGING):
+                return answer
             answer.close()
-            why = "the condition of its repeat does not hold: perhaps because the first was executed"
-            break
-        except PipeLostError:
-            if request is None or not _is_to_be_repeated(pipe, request, body):
-                raise
-            lost = True
-            memory = memory_of(pipe, request) if request.idempotency_key else ""
-        except EventError as error:
-            # Refused by a peer that stays is an answer; by one that leaves, a reason to wait for its successor.
-            if isinstance(error, PeerRefusedError) and _can_follow_again(body) and not pipe.available:
-                tried.times -= 1
-            elif lost:
-                _fail_after_loss(error)
-            else:
-                raise
-    raise PipeLostError(f"the pipe was lost after the request was sent, and {why}")
+            raise _lost("the condition of its repeat does not hold: perhaps because the first was executed")
 
 
 def _fail_after_loss(error: EventError) -> NoReturn:
-    if error.executed != "no":
-        raise error
+    """Tell of what was not executed this time, and may have been the time before."""
     if isinstance(error, NotSentError | DeadlineError):
-        raise PipeLostError(f"the pipe was lost after the request was sent, and {error}") from error
-    error.executed = "unknown"  # what was not executed this time may have been the time before
+        lost = _lost(str(error))
+        lost.attempts = error.attempts
+        raise lost from error
+    error.executed = "unknown"
     raise error
+
+
+def _lost(why: str) -> PipeLostError:
+    return PipeLostError(f"the pipe was lost after the request was sent, and {why}")
 
 
 def memory_of(pipe: Pipe, request: Request) -> str:
@@ -154,15 +168,19 @@ def is_repeatable(pipe: Pipe, request: Request) -> bool:
     """Whether a request whose outcome is unknown may be sent again; one to another client, to ask the server."""
     if request.idempotency_key:
         return True
+    if request.to:
+        return request.verb in IDEMPOTENT
     # HEAD is served by the method of GET where it has none of its own.
     verb = "get" if request.verb == "head" else request.verb
     noun = request.noun.replace("/", "_")
     return request.verb in IDEMPOTENT and not {(request.verb, noun), (verb, noun)} & pipe.at_most_once
 
 
-def _is_to_be_repeated(pipe: Pipe, request: Request, body: AsyncIterable[bytes] | None) -> bool:
-    # Where this pipe lives, the next one on the way was lost, and the node there has repeated what it may.
-    return pipe.ended.done() and _can_follow_again(body) and is_repeatable(pipe, request)
+def _is_to_be_repeated(error: PipeLostError, pipe: Pipe, request: Request) -> bool:
+    if request.HasField("caller"):  # it is passed on: the node that it comes from repeats it, and counts
+        return False
+    # Where this pipe lives, the next one on the way was lost, and the node there knows.
+    return is_repeatable(pipe, request) if pipe.ended.done() else error.repeatable
 
 
 def _can_follow_again(body: AsyncIterable[bytes] | None) -> bool:

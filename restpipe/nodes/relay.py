@@ -96,13 +96,23 @@ class Relay:
         remaining = incoming.remaining
         patience = Patience(remaining, min(request.wait_ms / 1000, WAITING_SHARE * remaining))
         body = _Passing(incoming.body) if request.more else None
-        pipe_to, request_to = partial(self._pipe_to, incoming), partial(self._request_to, incoming)
+        repeatable = False
+
+        def request_to(pipe: Pipe) -> Request:
+            nonlocal repeatable
+            repeatable = False
+            passed, repeatable = self._request_to(incoming, pipe)
+            return passed
+
         try:
-            answer, attempts = await self._exchange(pipe_to, request_to, body, patience)
+            answer, _ = await self._exchange(partial(self._pipe_to, incoming), request_to, body, patience)
             try:
-                await _pass_back(incoming, answer, attempts)
+                await _pass_back(incoming, answer)
             finally:
                 answer.close()
+        except PipeLostError as error:
+            error.repeatable = repeatable
+            raise
         finally:
             self._give_place_back(incoming)
 
@@ -155,8 +165,8 @@ class Relay:
         if not self._places[pair]:
             del self._places[pair]
 
-    def _request_to(self, incoming: Incoming, pipe: Pipe) -> Request:
-        """Return the request for the pipe of the client that it is for; a new one each time.
+    def _request_to(self, incoming: Incoming, pipe: Pipe) -> tuple[Request, bool]:
+        """Return the request for the pipe of the client that it is for, and whether it may be sent there again.
 
         Raises:
             PipeLostError: it was sent before, and may not be repeated.
@@ -186,10 +196,11 @@ class Relay:
         if keys is not None:
             now = incoming.loop.time()
             keys.note(key, pipe.remembers, now, now + incoming.timeout)
+            repeatable = keys.passed_to_none_but(key, pipe.remembers)
             if not pipe.remembers:
                 request.headers.add(name="idempotency-key", value=key)
                 request.ClearField("idempotency_key")
-        return request
+        return request, repeatable
 
     def _forbidden(self, caller: str, to: str) -> ForbiddenError:
         if not self.rules.rules:
@@ -262,12 +273,10 @@ class _Passing(HeldBody):
         return piece
 
 
-async def _pass_back(incoming: Incoming, answer: Answer, attempts: int) -> None:
+async def _pass_back(incoming: Incoming, answer: Answer) -> None:
     response = answer.response
     if incoming.request.protocol:
         answer.stop_clock()
-    if attempts > 1:
-        response.attempts = attempts
     complete = answer.body.complete
     response.body = answer.body.take_now() if complete else b""
     response.more = not complete

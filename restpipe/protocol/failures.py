@@ -78,6 +78,7 @@ def to_failure(error: EventError) -> Failure:
         traceback=_encoded(error.traceback)[-_MAX_TRACEBACK:].decode(errors="ignore"),
         allow=error.allow if isinstance(error, WrongVerbError) else (),
         executed=_EXECUTED[error.executed],
+        repeatable=isinstance(error, PipeLostError) and error.repeatable,
     )
 
 
@@ -96,5 +97,7 @@ def from_failure(failure: Failure) -> EventError:
         error = DeadlineError(failure.message)
     else:
         error = kind(failure.message, exception_class=failure.exception_class, traceback=failure.traceback)
+    if isinstance(error, PipeLostError):
+        error.repeatable = failure.repeatable
     error.executed = _OUTCOMES.get(failure.executed, error.executed)
     return error

@@ -17,7 +17,7 @@ from restpipe.web.door import Door
 from restpipe.web.gateway import App, Gateway, Route
 from restpipe.web.health import add_health
 from restpipe.web.problems import problem_response
-from restpipe.web.relayed import AskedOfClient, counting_both_ways
+from restpipe.web.relayed import AskedOfClient
 from restpipe.web.status import add_status
 
 
@@ -49,8 +49,7 @@ def make_app(node: ServerNode | ClientNode, *, mounted: bool = False) -> App:
     else:
         to_server = _to_server(node)
         # Behind the other: what is for the server itself does not pass by.
-        counting = counting_both_ways(node.exchange)
-        to_clients = gateway(app, prefix=b"/client/", route=to_server, exchange=counting, asked=AskedOfClient)
+        to_clients = gateway(app, prefix=b"/client/", route=to_server, exchange=node.exchange, asked=AskedOfClient)
         app = gateway(to_clients, prefix=b"/server/", route=to_server, exchange=node.exchange)
     return app if node.tracing is None else node.tracing.door(app)
 

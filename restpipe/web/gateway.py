@@ -28,7 +28,7 @@ from restpipe.web.callers import CallerGone, CallerWatch, Receive
 from restpipe.web.door import Door
 from restpipe.web.health import OPEN_TO_ALL
 from restpipe.web.http import UNASKED, WHOLE_RESPONSE
-from restpipe.web.problems import CLOSE, RETURN_CODE, RawHeaders, problem
+from restpipe.web.problems import ATTEMPTS, CLOSE, RETURN_CODE, RawHeaders, problem
 from restpipe.web.request_bodies import HELD_BODY, Room, Upload, read_whole
 from restpipe.web.requests import NOT_FORWARDED, Asked, Scope
 from restpipe.web.sockets import Send, WebSocket
@@ -286,7 +286,7 @@ def _answer_headers(response: Response, attempts: int) -> RawHeaders:
     if response.content_type:
         headers.append((b"content-type", _value(response.content_type)))
     if attempts > 1:
-        headers.append((b"x-event-attempts", b"%d" % attempts))
+        headers.append((ATTEMPTS, b"%d" % attempts))
     for header in response.headers:
         try:
             check_header(header.name, header.value)

@@ -16,6 +16,7 @@ from restpipe.handlers.events import VERBS
 from restpipe.handlers.problems import PROBLEM, problem_document
 
 RETURN_CODE = b"x-event-return-code"
+ATTEMPTS = b"x-event-attempts"
 CLOSE = (b"connection", b"close")
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -41,6 +42,8 @@ def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
         (b"content-length", b"%d" % len(body)),
         (RETURN_CODE, b"%d" % error.return_code),
     ]
+    if error.attempts > 1:
+        headers.append((ATTEMPTS, b"%d" % error.attempts))
     if isinstance(error, WrongVerbError):
         # Of what the peer tells, only verbs: anything else might break the answer apart.
         headers.append((b"allow", ", ".join(verb for verb in VERBS if verb in error.allow).upper().encode()))

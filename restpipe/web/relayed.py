@@ -1,15 +1,14 @@
 """Requests of a client node's callers to other clients: the server passes them on."""
 
 import asyncio
-from collections.abc import AsyncIterable
 from typing import Any
 
 from restpipe.exceptions import NoHandlerError, PeerTooOldError
 from restpipe.handlers.calls import SERVER_TOO_OLD
 from restpipe.handlers.events import VERBS
 from restpipe.handlers.paths import decode
-from restpipe.nodes.exchanges import Exchange, MakeRequest, Patience, PipeTo
-from restpipe.pipe import Answer, Pipe
+from restpipe.nodes.exchanges import Patience
+from restpipe.pipe import Pipe
 from restpipe.web.requests import Asked, Scope
 from restpipe_pb.v1.pipe_pb2 import Request
 
@@ -39,7 +38,7 @@ class AskedOfClient(Asked):
         if not self._to:
             raise NoHandlerError("the path names no client: /client/<name>/<noun>")
         super().__init__(scope, rest, kept=kept, patience=patience, max_timeout=max_timeout)
-        self._asked_at = asyncio.get_running_loop().time()
+        self._asked_at: float | None = asyncio.get_running_loop().time()
 
     def _address(self, request: Request, pipe: Pipe) -> bool:
         """Say what is asked for by its target: what that client wants, the server knows."""
@@ -47,8 +46,11 @@ class AskedOfClient(Asked):
             raise PeerTooOldError(SERVER_TOO_OLD)
         self._forward(request)
         request.to = self._to
-        waited = asyncio.get_running_loop().time() - self._asked_at
-        request.wait_ms = min(max(0, round(1000 * (self.patience.connection - waited))), 2**32 - 1)
+        wait = self.patience.connection
+        if self._asked_at is not None:  # not for a repeat: the time since then was not spent on waiting
+            wait -= asyncio.get_running_loop().time() - self._asked_at
+            self._asked_at = None
+        request.wait_ms = min(max(0, round(1000 * wait)), 2**32 - 1)
         return True
 
 
@@ -75,15 +77,3 @@ def paths_of_clients(root: str) -> dict[str, Any]:
             "responses": responses,
         }
     return {"/client/{client}/{noun}": item}
-
-
-def counting_both_ways(exchange: Exchange) -> Exchange:
-    """Return what does as `exchange` does, and counts the repeats of the server's, too."""
-
-    async def counting(
-        pipe_to: PipeTo, make_request: MakeRequest, body: AsyncIterable[bytes] | None, patience: Patience
-    ) -> tuple[Answer, int]:
-        answer, attempts = await exchange(pipe_to, make_request, body, patience)
-        return answer, attempts + max(0, answer.response.attempts - 1)
-
-    return counting

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import httpx
+
 # "done": the answer of the handler. "no", "yes", "unknown": a failure, by what it says of the execution. "broken": the
 # answer began, and its caller saw that it did not end. "left": the caller itself went away, in the midst of a body.
 # "none": no answer at all, for the connection to the node that was asked broke.
@@ -88,3 +90,8 @@ class Call:
     size_answered: int = 0
     sum_answered: str = ""
     moved: float = 0.0
+
+
+def attempts_of(answer: httpx.Response) -> int:
+    """Return how often a request was sent, as its answer tells."""
+    return int(answer.headers.get("x-event-attempts", 1))

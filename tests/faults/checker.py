@@ -96,7 +96,7 @@ def _faults_of(call: Call, times: int) -> Iterator[Violation]:
     """Yield what is wrong with a call whose nonce was executed so many times."""
     if times > 1 and not call.kind.repeatable:
         yield Violation(TWICE, f"{times} times: {call}")
-    if call.told == "done" and times > call.attempts and call.kind.repeatable:
+    if call.status and times > call.attempts and call.kind.repeatable:
         yield Violation(TWICE, f"{times} times, and X-Event-Attempts tells of {call.attempts}: {call}")
     if call.status == 200 and (call.nonce_answered, call.node_answered) != (call.nonce, call.serving):
         yield Violation(ELSE, str(call))

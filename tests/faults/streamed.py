@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 from bodies import Sum, pieces_of
-from calls import Call, Kind, Told
+from calls import Call, Kind, Told, attempts_of
 
 
 class _LeftError(Exception):
@@ -81,12 +81,12 @@ class _Streamed:
 
     async def up(self, web: httpx.AsyncClient, path: str, headers: dict[str, str], patience: float) -> dict[str, Any]:
         answer = await web.post(path, headers=headers, content=self._pieces(), timeout=patience)
-        body = answer.json()
         if answer.status_code != 200:
-            return _failed(answer.status_code, body)
+            return _failed(answer)
+        body = answer.json()
         return {
-            "told": "done", "status": 200, "nonce_answered": body["nonce"], "node_answered": body["node"],
-            "size_answered": body["size"], "sum_answered": body["sum"],
+            "told": "done", "status": 200, "attempts": attempts_of(answer), "nonce_answered": body["nonce"],
+            "node_answered": body["node"], "size_answered": body["size"], "sum_answered": body["sum"],
         }  # fmt: skip
 
     async def _pieces(self) -> AsyncIterator[bytes]:
@@ -103,7 +103,7 @@ class _Streamed:
         async with web.stream("GET", path, headers=headers, timeout=patience) as answer:
             if answer.status_code != 200:
                 await answer.aread()
-                return _failed(answer.status_code, answer.json())
+                return _failed(answer)
             told: Told = "done"
             got = Sum()
             try:
@@ -116,11 +116,11 @@ class _Streamed:
             except httpx.TransportError:
                 told = "broken"
         return {
-            "told": told, "status": 200, "attempts": int(answer.headers.get("x-event-attempts", 1)),
+            "told": told, "status": 200, "attempts": attempts_of(answer),
             "nonce_answered": answer.headers["x-ledger-nonce"], "node_answered": answer.headers["x-ledger-node"],
             "size_answered": got.size, "sum_answered": got.text,
         }  # fmt: skip
 
 
-def _failed(status: int, body: dict[str, Any]) -> dict[str, Any]:
-    return {"told": body["executed"], "status": status}
+def _failed(answer: httpx.Response) -> dict[str, Any]:
+    return {"told": answer.json()["executed"], "status": answer.status_code, "attempts": attempts_of(answer)}

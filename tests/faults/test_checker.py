@@ -34,7 +34,7 @@ def test_what_is_sound_passes() -> None:
     assert rules_broken_by(replace(DONE, told="unknown", status=502), ENTRY) == []
     assert rules_broken_by(replace(DONE, told="yes", status=500), ENTRY) == []
     assert rules_broken_by(replace(DONE, kind=GET, attempts=2), ENTRY, replace(ENTRY, pid=11)) == []
-    assert rules_broken_by(replace(DONE, kind=GET, told="unknown"), ENTRY, ENTRY, ENTRY) == []
+    assert rules_broken_by(replace(DONE, kind=GET, told="unknown", attempts=3), ENTRY, ENTRY, ENTRY) == []
 
 
 @pytest.mark.parametrize("kind", [POST, KEYED, ONCE], ids=lambda kind: kind.name)
@@ -48,6 +48,7 @@ def test_a_second_execution_of_what_may_not_be_repeated_is_found(kind: object, t
 def test_more_executions_than_the_answer_tells_of_are_found() -> None:
     assert rules_broken_by(replace(DONE, kind=GET), ENTRY, ENTRY) == [TWICE]
     assert rules_broken_by(replace(DONE, kind=GET, attempts=2), ENTRY, ENTRY, ENTRY) == [TWICE]
+    assert rules_broken_by(replace(DONE, kind=GET, told="unknown", status=502), ENTRY, ENTRY) == [TWICE]
 
 
 def test_an_answer_that_is_late_or_never_comes_is_found() -> None:

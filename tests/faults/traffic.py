@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import httpx
-from calls import KINDS, STREAMED, Call, Kind, Told
+from calls import KINDS, STREAMED, Call, Kind, Told, attempts_of
 from streamed import make_streamed_call
 
 SERVER = "server"
@@ -155,7 +155,7 @@ async def make_call(
 
 def _told(answer: httpx.Response) -> dict[str, Any]:
     body = answer.json()
-    facts: dict[str, Any] = {"status": answer.status_code, "attempts": int(answer.headers.get("x-event-attempts", 1))}
+    facts: dict[str, Any] = {"status": answer.status_code, "attempts": attempts_of(answer)}
     if answer.status_code == 200:
         told: Told = "done"
         facts |= {"nonce_answered": body["nonce"], "node_answered": body["node"], "size_answered": body["size"]}

@@ -313,7 +313,31 @@ async def test_a_body_is_sent_again_by_whichever_node_lost_its_pipe(identity_fil
         await nodes.entered()
         nodes.handler.release.set()
         response = await asking
-        assert (response.status_code, response.headers["x-event-attempts"]) == (200, "2")
+        assert (response.status_code, response.headers["x-event-attempts"]) == (200, "3")
+
+
+async def test_every_execution_is_counted_whichever_pipes_are_lost_in_between(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        asking = asyncio.create_task(nodes.get("wait"))
+        for lost in (nodes.far, nodes.far, nodes.near, nodes.far, nodes.near):
+            await nodes.entered()
+            await cut(lost)
+        await nodes.entered()
+        nodes.handler.release.set()
+        response = await asking
+        assert (response.status_code, response.headers["x-event-attempts"]) == (200, "6")
+        assert nodes.handler.runs["get wait"] == 6
+
+
+async def test_a_repeat_waits_for_its_client_as_long_as_the_first_attempt_might(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        asking = asyncio.create_task(nodes.get("wait", headers={"Prefer": "wait=1"}))
+        await nodes.entered()
+        await asyncio.sleep(1)  # that the handler takes: nothing waits for a client meanwhile
+        await cut(nodes.far)
+        await nodes.entered()
+        nodes.handler.release.set()
+        assert (await asking).status_code == 200
 
 
 @pytest.mark.parametrize("lost", ["near", "far"])
@@ -339,6 +363,7 @@ async def test_a_request_with_a_key_is_not_repeated_to_a_client_that_was_started
             # It took over: what the server had in flight to the first one is lost.
             response = await asking
             assert outcome(response) == (502, "246", "unknown")
+            assert response.headers["x-event-attempts"] == "2"
             assert anew.handler.runs.total() == 0
 
 

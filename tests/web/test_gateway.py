@@ -592,6 +592,18 @@ async def test_a_repeat_is_visible(identity_files: Path, kind: str, verb: str) -
     assert (response.status_code, response.headers["x-event-attempts"]) == (200, "2")
 
 
+@kinds
+async def test_a_repeat_that_fails_is_as_visible(identity_files: Path, kind: str) -> None:
+    async with two_pipes(identity_files, kind) as (side, cut):
+        asking = asyncio.create_task(side.ask("GET", "wait", headers={"X-Event-Timeout": "2"}))
+        await entered(side.peer)
+        side.peer.entered.clear()
+        await cut()
+        await entered(side.peer)
+        response = await asking
+    assert (response.status_code, response.headers["x-event-attempts"]) == (504, "2")
+
+
 @pytest.mark.parametrize(("verb", "noun"), [("POST", "wait"), ("PATCH", "wait"), ("GET", "once"), ("HEAD", "once")])
 @kinds
 async def test_what_must_not_be_repeated_is_502_outcome_unknown(

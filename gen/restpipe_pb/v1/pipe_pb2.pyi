@@ -643,7 +643,6 @@ class Response(_message.Message):
     MORE_FIELD_NUMBER: _builtins.int
     BODY_LENGTH_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
-    ATTEMPTS_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     """HTTP status, 200 to 599. Unset where `failure` is set."""
     return_code: _builtins.int
@@ -653,8 +652,6 @@ class Response(_message.Message):
     more: _builtins.bool
     body_length: _builtins.int
     """As in Request. For HEAD: the length a GET would have; no body is sent."""
-    attempts: _builtins.int
-    """Where the request had `to`: how often it was passed on, where that is more than once."""
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
         """As in Request."""
@@ -674,11 +671,10 @@ class Response(_message.Message):
         more: _builtins.bool = ...,
         body_length: _builtins.int | None = ...,
         failure: Global___Failure | None = ...,
-        attempts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "body_length", b"body_length", "failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "attempts", b"attempts", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "failure", b"failure", "headers", b"headers", "more", b"more", "return_code", b"return_code", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_length", b"_body_length", "body", b"body", "body_length", b"body_length", "content_type", b"content_type", "failure", b"failure", "headers", b"headers", "more", b"more", "return_code", b"return_code", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__body_length: _TypeAlias = _typing.Literal["body_length"]  # noqa: Y015
     _WhichOneofArgType__body_length: _TypeAlias = _typing.Literal["_body_length", b"_body_length"]  # noqa: Y015
@@ -820,6 +816,7 @@ class Failure(_message.Message):
     TRACEBACK_FIELD_NUMBER: _builtins.int
     ALLOW_FIELD_NUMBER: _builtins.int
     EXECUTED_FIELD_NUMBER: _builtins.int
+    REPEATABLE_FIELD_NUMBER: _builtins.int
     kind: Global___Failure.Kind.ValueType
     message: _builtins.str
     exception_class: _builtins.str
@@ -827,6 +824,10 @@ class Failure(_message.Message):
     traceback: _builtins.str
     executed: Global___Failure.Executed.ValueType
     """Whether the event was executed."""
+    repeatable: _builtins.bool
+    """Of LOST: the request may be sent again, with `repeated`. Who passes requests on does not repeat them: the node that they
+    come from does, which counts for its caller how often each was sent.
+    """
     @_builtins.property
     def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -838,10 +839,11 @@ class Failure(_message.Message):
         traceback: _builtins.str = ...,
         allow: _abc.Iterable[_builtins.str] | None = ...,
         executed: Global___Failure.Executed.ValueType = ...,
+        repeatable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "exception_class", b"exception_class", "executed", b"executed", "kind", b"kind", "message", b"message", "traceback", b"traceback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "exception_class", b"exception_class", "executed", b"executed", "kind", b"kind", "message", b"message", "repeatable", b"repeatable", "traceback", b"traceback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
