@@ -10,21 +10,26 @@ KEYED = frozenset({"post", "patch"})
 # Characters of a key; each is remembered for long.
 MAX_KEY = 255
 
+# Who asks, and the Idempotency-Key.
+Key = tuple[str, str]
+
 
 class Entry:
     """A request with a key, under way or answered.
 
     Attributes:
+        peer: whose pipe it came by.
+        key: its own.
         fingerprint: of the request.
         until: when the time of the one who sent it first is over.
         forgotten: the request was not executed, and its key is free again.
         answer: encoded; None while the request is under way, and where the answer was not kept.
     """
 
-    __slots__ = ("answer", "caller", "fingerprint", "forgotten", "key", "until")
+    __slots__ = ("answer", "fingerprint", "forgotten", "key", "peer", "until")
 
-    def __init__(self, caller: str, key: str, fingerprint: bytes, until: float) -> None:
-        self.caller = caller
+    def __init__(self, peer: str, key: Key, fingerprint: bytes, until: float) -> None:
+        self.peer = peer
         self.key = key
         self.fingerprint = fingerprint
         self.until = until
@@ -32,13 +37,13 @@ class Entry:
         self.answer: bytes | None = None
 
 
-class _Caller:
-    """The requests of one caller: all by key, and the answered ones in the order in which they may be forgotten."""
+class _Peer:
+    """The requests from one peer: all by key, and the answered ones in the order in which they may be forgotten."""
 
     __slots__ = ("answered", "by_key", "size")
 
     def __init__(self) -> None:
-        self.by_key: dict[str, Entry] = {}
+        self.by_key: dict[Key, Entry] = {}
         self.answered: list[tuple[float, int, Entry]] = []
         self.size = 0
 
@@ -49,14 +54,17 @@ class _Caller:
 
 
 class AnswerMemory:
-    """Remembers, for each caller, which keys it used, for what, and what the answer was.
+    """Remembers which keys each caller used, for what, and what the answer was.
+
+    Its bounds are for each peer, at the other end of a pipe: all callers whose requests a server passes on have those
+    of the server together, for it may name as many as it likes.
 
     As long as the one who sent a request may repeat it, its key is never forgotten: where there is no room without
     forgetting one, a request with another key is refused.
 
     Args:
-        max_keys: keys of one caller that are remembered.
-        max_bytes: bytes of the answers to one caller that are kept.
+        max_keys: keys from one peer that are remembered.
+        max_bytes: bytes of the answers to one peer that are kept.
         lifetime: seconds for which a key is remembered after that, unless others need the room.
     """
 
@@ -66,17 +74,17 @@ class AnswerMemory:
         self.max_bytes = max_bytes
         self._max_keys = max_keys
         self._lifetime = lifetime
-        self._callers: dict[str, _Caller] = {}
+        self._peers: dict[str, _Peer] = {}
         self._number = count()
         self._sweep_due = 0.0
 
-    def begin(self, caller: str, key: str, fingerprint: bytes, now: float, patience: float) -> tuple[Entry, bool]:
+    def begin(self, peer: str, key: Key, fingerprint: bytes, now: float, patience: float) -> tuple[Entry, bool]:
         """Look up a request with a key; return what is known of it, and whether that is nothing, so that it is to run.
 
         The caller of this method sees to it that what is to run is told to `finish` or to `forget`.
 
         Args:
-            caller: the peer's name.
+            peer: whose pipe it came by.
             key: the caller's.
             fingerprint: differs where the request does.
             now: monotonic time in seconds.
@@ -87,11 +95,11 @@ class AnswerMemory:
             KeyReusedError: the key was used for another request.
             PeerRefusedError: there is no room.
         """
-        if len(key) > MAX_KEY:
+        if len(key[1]) > MAX_KEY:
             raise BadArgumentsError(f"an Idempotency-Key has at most {MAX_KEY} characters")
         if now >= self._sweep_due:
             self._sweep(now)
-        mine = self._callers.setdefault(caller, _Caller())
+        mine = self._peers.setdefault(peer, _Peer())
         entry = mine.by_key.get(key)
         if entry is not None:
             if entry.fingerprint != fingerprint:
@@ -101,12 +109,12 @@ class AnswerMemory:
             if not self._may_forget(mine, now):
                 raise PeerRefusedError(f"{self._max_keys} requests with an Idempotency-Key are remembered")
             mine.forget_first()
-        entry = mine.by_key[key] = Entry(caller, key, fingerprint, now + patience)
+        entry = mine.by_key[key] = Entry(peer, key, fingerprint, now + patience)
         return entry, True
 
     def finish(self, entry: Entry, answer: bytes | None, now: float) -> None:
         """Note how a request was answered; None, or what there is no room for, is not kept."""
-        mine = self._callers[entry.caller]
+        mine = self._peers[entry.peer]
         if answer is not None and len(answer) <= self.max_bytes:
             while mine.size + len(answer) > self.max_bytes and self._may_forget(mine, now):
                 mine.forget_first()
@@ -118,16 +126,16 @@ class AnswerMemory:
     def forget(self, entry: Entry) -> None:
         """Note that a request was not executed: another may have its key."""
         entry.forgotten = True
-        del self._callers[entry.caller].by_key[entry.key]
+        del self._peers[entry.peer].by_key[entry.key]
 
-    def _may_forget(self, mine: _Caller, now: float) -> bool:
+    def _may_forget(self, mine: _Peer, now: float) -> bool:
         return bool(mine.answered) and mine.answered[0][0] <= now
 
     def _sweep(self, now: float) -> None:
         """Forget what is past its lifetime."""
         self._sweep_due = now + self._lifetime / 10
-        for name, mine in list(self._callers.items()):
+        for name, mine in list(self._peers.items()):
             while mine.answered and mine.answered[0][0] + self._lifetime <= now:
                 mine.forget_first()
             if not mine.by_key:
-                del self._callers[name]
+                del self._peers[name]

@@ -15,7 +15,7 @@ from restpipe_pb.v1.pipe_pb2 import Request, Response
 
 log = logging.getLogger(__name__)
 
-# Requests of one caller that are executed at once: they go on without their exchanges, whose number has a bound.
+# Requests from one peer that are executed at once: they go on without their exchanges, whose number has a bound.
 MAX_RUNNING = 1000
 
 
@@ -103,17 +103,16 @@ class Once:
         Raises:
             KeyReusedError: the key was used for another request.
             AnswerNotKeptError: it was executed, and its answer is gone.
-            PeerRefusedError: too many of the caller's are executed.
+            PeerRefusedError: too many of the peer's are executed.
             EventError: it failed, now or when it was executed.
         """
         data = None if streams else await incoming.body.read(self._max_body)
         body = incoming.body if data is None else Body(data, more=False, length=None, consumed=None)
         mark = fingerprint(incoming.request, data)
+        peer, key = incoming.pipe.peer.name, (incoming.peer.name, incoming.request.idempotency_key)
         while True:
-            entry, new = self._memory.begin(
-                incoming.peer.name, incoming.request.idempotency_key, mark, incoming.loop.time(), incoming.timeout
-            )
-            if new and self._busy[incoming.peer.name] >= MAX_RUNNING:
+            entry, new = self._memory.begin(peer, key, mark, incoming.loop.time(), incoming.timeout)
+            if new and self._busy[peer] >= MAX_RUNNING:
                 self._memory.forget(entry)
                 raise PeerRefusedError(f"{MAX_RUNNING} requests with an Idempotency-Key are executed")
             if new:
@@ -136,7 +135,7 @@ class Once:
     async def _begin(self, entry: Entry, recorded: Recorded, execute: Callable[[Incoming], Awaitable[None]]) -> None:
         task = recorded.loop.create_task(self._run(entry, recorded, execute), name="once")
         self._running[entry] = recorded, task
-        self._busy[entry.caller] += 1
+        self._busy[entry.peer] += 1
         # `wait` leaves the task alone when it is cancelled.
         await asyncio.wait({task})
         error = task.result()
@@ -160,7 +159,7 @@ class Once:
         finally:
             self._timers.pop(entry).cancel()
             del self._running[entry]
-            self._busy[entry.caller] -= 1
+            self._busy[entry.peer] -= 1
         if error is not None and error.executed == "no":
             self._memory.forget(entry)
         elif error is None or recorded.responded:

@@ -36,7 +36,8 @@ from restpipe_pb.v1.pipe_pb2 import Parameter, Request
 WAITING_SHARE = 0.9
 # An IP address, or what stands for one where nodes are joined in memory.
 _ADDRESS = re.compile(r"[A-Za-z0-9.:%_-]{0,64}")
-# Of the exchanges that a client accepts, one caller may have one in so many under way: the rest is for all others.
+# Of the exchanges that a client accepts, and of the keys that it remembers, one caller may have one in so many: the
+# rest is for all others.
 PLACES_SHARE = 2
 
 
@@ -66,7 +67,7 @@ class Relay:
         registry: of the clients that are connected.
         rules: who may reach whom.
         exchange: has a request answered.
-        most_keys: Idempotency-Keys of one client that are remembered.
+        most_keys: Idempotency-Keys that a client is expected to remember.
 
     Attributes:
         rules: as given. Where they change, `enforce` sees to what is under way.
@@ -78,7 +79,7 @@ class Relay:
         self.name = token_hex(8)
         self._registry = registry
         self._exchange = exchange
-        self._most_keys = most_keys
+        self._most_keys = max(1, most_keys // PLACES_SHARE)
         self._keys: dict[str, PassedKeys] = {}
         self._under_way: dict[Incoming, str] = {}
         # By caller and called.

@@ -25,7 +25,7 @@ class Known:
 
 
 class Memory(RuleBasedStateMachine):
-    """Two callers begin, finish and repeat requests in any order, at any time."""
+    """Callers of two peers begin, finish and repeat requests in any order, at any time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Memory(RuleBasedStateMachine):
         known = self.known.get((caller, key))
         protected = known is not None and (known.state == "running" or self.now < known.until)
         try:
-            entry, new = self.memory.begin(caller, key, fingerprint, self.now, patience)
+            entry, new = self.memory.begin(caller, ("C", key), fingerprint, self.now, patience)
         except KeyReusedError:
             assert known is not None
             assert known.fingerprint != fingerprint
@@ -85,19 +85,19 @@ class Memory(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        for caller in self.memory._callers.values():
-            assert len(caller.by_key) <= KEYS
-            held = sum(len(entry.answer or b"") for entry in caller.by_key.values())
-            assert held == caller.size <= BYTES
-            assert {id(entry) for _, _, entry in caller.answered} <= {id(each) for each in caller.by_key.values()}
+        for peer in self.memory._peers.values():
+            assert len(peer.by_key) <= KEYS
+            held = sum(len(entry.answer or b"") for entry in peer.by_key.values())
+            assert held == peer.size <= BYTES
+            assert {id(entry) for _, _, entry in peer.answered} <= {id(each) for each in peer.by_key.values()}
 
 
 Memory.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 test_a_key_that_may_be_repeated_is_neither_forgotten_nor_executed_again = Memory.TestCase
 
 
-def begun(memory: AnswerMemory, key: str, now: float = 0.0, caller: str = "A") -> Entry:
-    entry, new = memory.begin(caller, key, b"1", now, 10.0)
+def begun(memory: AnswerMemory, key: str, now: float = 0.0, caller: str = "A", peer: str = "P") -> Entry:
+    entry, new = memory.begin(peer, (caller, key), b"1", now, 10.0)
     assert new
     return entry
 
@@ -105,7 +105,7 @@ def begun(memory: AnswerMemory, key: str, now: float = 0.0, caller: str = "A") -
 def test_an_answer_is_remembered_as_it_was_given() -> None:
     memory = AnswerMemory()
     memory.finish(begun(memory, "a"), b"the answer", 1.0)
-    entry, new = memory.begin("A", "a", b"1", 2.0, 10.0)
+    entry, new = memory.begin("P", ("A", "a"), b"1", 2.0, 10.0)
     assert (entry.answer, new) == (b"the answer", False)
 
 
@@ -118,24 +118,33 @@ def test_an_answer_that_has_no_room_is_forgotten_and_its_key_is_not() -> None:
     memory = AnswerMemory(max_bytes=10)
     memory.finish(begun(memory, "a"), bytes(10), 1.0)
     memory.finish(begun(memory, "b"), bytes(1), 1.0)
-    assert memory.begin("A", "b", b"1", 2.0, 10.0)[0].answer is None
+    assert memory.begin("P", ("A", "b"), b"1", 2.0, 10.0)[0].answer is None
     # From 10 on, the first may be forgotten.
     memory.finish(begun(memory, "c", 11.0), bytes(10), 11.0)
-    assert memory.begin("A", "c", b"1", 12.0, 10.0)[0].answer == bytes(10)
+    assert memory.begin("P", ("A", "c"), b"1", 12.0, 10.0)[0].answer == bytes(10)
 
 
 def test_where_no_key_may_be_forgotten_a_request_is_refused_unprocessed() -> None:
     memory = AnswerMemory(max_keys=1)
     memory.finish(begun(memory, "a"), b"", 1.0)
     with pytest.raises(PeerRefusedError, match=r"^1 requests with an Idempotency-Key are remembered$"):
-        memory.begin("A", "b", b"1", 9.0, 10.0)
+        memory.begin("P", ("A", "b"), b"1", 9.0, 10.0)
     begun(memory, "b", 10.0)
+
+
+def test_all_callers_behind_one_peer_share_its_room() -> None:
+    memory = AnswerMemory(max_keys=2)
+    begun(memory, "a", caller="A")
+    begun(memory, "a", caller="B")
+    with pytest.raises(PeerRefusedError):
+        begun(memory, "a", caller="C")
+    begun(memory, "a", peer="Q")
 
 
 def test_what_is_past_its_lifetime_is_forgotten_whoever_asks_and_what_runs_is_not() -> None:
     memory = AnswerMemory(lifetime=100.0)
     memory.finish(begun(memory, "a"), b"x", 1.0)
     begun(memory, "b")
-    begun(memory, "c", 1000.0, caller="B")
+    begun(memory, "c", 1000.0, peer="Q")
     assert begun(memory, "a", 1000.0)
-    assert memory.begin("A", "b", b"1", 1000.0, 10.0)[1] is False
+    assert memory.begin("P", ("A", "b"), b"1", 1000.0, 10.0)[1] is False
