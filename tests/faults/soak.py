@@ -8,8 +8,9 @@ import secrets
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,19 +76,23 @@ class Verdict:
     growth: dict[str, float]
 
 
-async def soak(plan: Plan, directory: Path) -> Verdict:
-    """Run the nodes in an empty directory, hurt them under load, and judge."""
+async def soak(plan: Plan, directory: Path, tell: Callable[[str], object] = lambda _: None) -> Verdict:
+    """Run the nodes in an empty directory, hurt them under load, and judge; tell what is done meanwhile."""
     grown: dict[str, float] = {}
+    tell("starting the nodes")
     async with Nodes(directory, plan.clients, **plan.settings) as nodes:
         await warm_up(nodes)
         idle = await census(nodes)
         traffic = Traffic(nodes.webs, plan.rate, plan.streams, random.Random(plan.seed))
         injector = Injector(nodes, plan.interval, plan.longest, random.Random(plan.seed))
+        tell(f"a fault every {plan.interval:g} s, for {plan.duration:g} s")
         violations = await under_load(traffic, hurt_and_reach(nodes, injector, plan.duration))
         sound_since = asyncio.get_running_loop().time()
         if plan.steady:
+            tell(f"load without faults for {plan.settling:g} s")
             await under_load(traffic, asyncio.sleep(plan.settling))
             before = await memory(nodes)
+            tell(f"steady load for {plan.steady:g} s, in which memory may not grow")
             await under_load(traffic, asyncio.sleep(plan.steady))
             after = await memory(nodes)
             grown = {name: growth(before[name], after[name], plan.steady) for name in nodes.names}
@@ -95,6 +100,7 @@ async def soak(plan: Plan, directory: Path) -> Verdict:
             traffic.calls, nodes.ledger.entries(), nodes.ledger.taken(),
             grace=plan.grace, sound_since=sound_since, disturbed=nodes.disturbed, stalled=traffic.stalled,
         )  # fmt: skip
+        tell("no load any more: nothing may be left of it")
         violations += await never_idle(nodes, idle)
     violations += [Violation(GROWTH, f"{name}: {mib:.2f} MiB") for name, mib in grown.items() if mib > MOST_GROWTH]
     return Verdict(traffic.calls, injector.injected, violations, grown)
@@ -214,9 +220,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--clients", type=int, default=Plan.clients, help="client nodes (%(default)d)")
     chosen = parser.parse_args(arguments)
     console = Console()
+    if not console.is_terminal:  # a log has no width
+        console.width = 120
+
+    def tell(what: str) -> None:
+        console.print(f"{datetime.now():%H:%M:%S} {what}", highlight=False)
+
     console.print(f"seed {chosen.seed}: {chosen.clients} clients, {chosen.duration:g} s of faults", highlight=False)
     with tempfile.TemporaryDirectory(prefix="soak") as directory:
-        verdict = asyncio.run(soak(Plan(**vars(chosen)), Path(directory)))
+        verdict = asyncio.run(soak(Plan(**vars(chosen)), Path(directory), tell))
     for table in tables(verdict):
         console.print(table)
     for violation in verdict.violations:
