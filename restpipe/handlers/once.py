@@ -7,7 +7,14 @@ from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable
 from hashlib import sha256
 
-from restpipe.exceptions import AnswerNotKeptError, DeadlineError, EventError, InternalError, PeerRefusedError
+from restpipe.exceptions import (
+    AnswerNotKeptError,
+    DeadlineError,
+    EventError,
+    InternalError,
+    PeerRefusedError,
+    PipeLostError,
+)
 from restpipe.handlers.answers import KEYED, AnswerMemory, Entry
 from restpipe.pipe import Body, Incoming
 from restpipe.protocol.failures import to_failure
@@ -29,9 +36,10 @@ class Recorded(Incoming):
 
     Attributes:
         answer: encoded; None where it is too large, or streamed.
+        cancelled_by: why it was cancelled, None where it was not.
     """
 
-    __slots__ = ("_first", "_most", "answer")
+    __slots__ = ("_first", "_most", "answer", "cancelled_by")
 
     def __init__(self, first: Incoming, body: Body, most: int) -> None:  # not that of Incoming: its body has been read
         self._first = first
@@ -49,6 +57,7 @@ class Recorded(Incoming):
         self.abandoned = False
         self.task = None
         self.answer: bytes | None = None
+        self.cancelled_by: EventError | None = None
 
     def respond(self, response: Response) -> None:
         """Answer whoever is still there, and record the answer."""
@@ -130,7 +139,7 @@ class Once:
     def close(self) -> None:
         """Cancel what is still executed."""
         for entry in self._running:
-            self._cancel(entry)
+            self._cancel(entry, PipeLostError("the node ended before the handler did"))
 
     async def _begin(self, entry: Entry, recorded: Recorded, execute: Callable[[Incoming], Awaitable[None]]) -> None:
         task = recorded.loop.create_task(self._run(entry, recorded, execute), name="once")
@@ -150,7 +159,7 @@ class Once:
         try:
             await execute(recorded)
         except asyncio.CancelledError:
-            error = DeadlineError(f"the handler did not answer within {recorded.timeout:g} s")
+            error = recorded.cancelled_by or InternalError("the handler's side was cancelled")
         except EventError as raised:
             error = raised
         except Exception as raised:
@@ -177,11 +186,12 @@ class Once:
         if due > recorded.loop.time():
             self._timers[entry] = recorded.loop.call_at(due, self._watch, entry, recorded)
         else:
-            self._cancel(entry)
+            self._cancel(entry, DeadlineError(f"the handler did not answer within {recorded.timeout:g} s"))
 
-    def _cancel(self, entry: Entry) -> None:
+    def _cancel(self, entry: Entry, error: EventError) -> None:
         recorded, task = self._running[entry]
         recorded.abandoned = True
+        recorded.cancelled_by = error
         task.cancel()
 
 

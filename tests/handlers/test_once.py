@@ -261,6 +261,14 @@ async def test_a_node_that_stops_cancels_what_is_executed_without_a_caller(offic
         await office.handler.ended.wait()
 
 
+async def test_whoever_still_waits_at_a_node_that_stops_is_told_so_and_of_no_deadline(office: Office) -> None:
+    joint = await office.join()
+    first = pay(joint, "slow")
+    await office.handler.entered.wait()
+    office.close()
+    assert "the node ended" in await failed(first, PipeLostError)
+
+
 async def test_a_key_that_would_fill_the_memory_is_refused_and_nothing_runs(office: Office) -> None:
     joint = await office.join()
     assert str(MAX_KEY) in await failed(pay(joint, key="k" * (MAX_KEY + 1)), BadArgumentsError)
