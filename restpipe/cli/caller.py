@@ -18,7 +18,7 @@ from rich.json import JSON
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from restpipe.cli.call import Outcome
-from restpipe.cli.local import Connection, printable, shown
+from restpipe.cli.local import Connection, printable, refusal
 from restpipe.config import WebBind
 from restpipe.exceptions import ConfigError
 from restpipe.version import __version__
@@ -187,9 +187,7 @@ def perform(address: WebBind, asked: Asked, output: Path | None) -> Outcome:
         try:
             connection.connect()
         except OSError as error:
-            return _tell(
-                Outcome.NEVER_SENT, f"no node answers at {shown(address)}: {error.strerror or error}; is it running?"
-            )
+            return _tell(Outcome.NEVER_SENT, f"{refusal(address, error)}; is it running?")
         connection.sock.settimeout(NODE_TIMEOUT if asked.timeout is None else asked.timeout + GRACE)
         upload: _Upload | None = None
         try:

@@ -106,6 +106,7 @@ class _Demo:
             stopped.cancel()
             failed = [name for task, name in ended.items() if task in done]
             console.print(f"The {' and the '.join(failed)} node ended." if failed else "The pipe did not come up.")
+            console.print("`restpipe demo --help` tells how to choose other ports.")
             return 1
         finally:
             await self._stop()

@@ -4,12 +4,15 @@ import http.client
 import os
 import socket
 from contextlib import closing, suppress
+from pathlib import Path
 
 from restpipe.config import NodeSettings, TcpBind, UnixBind, WebBind
 from restpipe.config.binds import parse_web_bind
 from restpipe.exceptions import ConfigError
 
 CONNECT_TIMEOUT = 5.0
+# Where the sockets of `restpipe install-service` are.
+SERVICES = Path("/run")
 
 
 class Connection(http.client.HTTPConnection):
@@ -54,20 +57,30 @@ def node_at(url: str) -> tuple[WebBind, str]:
 def node_of(settings: NodeSettings) -> tuple[WebBind, str]:
     """Return where the node of some settings listens, and its token.
 
+    Where nothing was set, and nothing listens at the default, it is the service that this machine may have.
+
     Raises:
         ConfigError: it has no web server, or it is not told where.
     """
-    return _reachable(settings.web_bind, settings.variable("web_bind")), settings.web_token.get_secret_value()
+    address = _reachable(settings.web_bind, settings.variable("web_bind"))
+    service = SERVICES / f"restpipe-{settings.node}" / "web.sock"
+    if "web_bind" not in settings.model_fields_set and service.is_socket() and not _accepts(address):
+        address = UnixBind(service)
+    return address, settings.web_token.get_secret_value()
 
 
 def listens(settings: NodeSettings) -> bool:
     """Whether anything takes connections where the node of some settings would."""
     try:
-        with closing(Connection(node_of(settings)[0])) as connection:
-            connection.connect()
-    except (ConfigError, OSError):
+        return _accepts(node_of(settings)[0])
+    except ConfigError:
         return False
-    return True
+
+
+def refusal(address: WebBind, error: OSError) -> str:
+    """Return why a node could not be asked."""
+    denied = ": ask as root, or as one of the socket's group" if isinstance(error, PermissionError) else ""
+    return f"no node answers at {shown(address)}: {error.strerror or error}{denied}"
 
 
 def shown(address: WebBind) -> str:
@@ -78,6 +91,15 @@ def shown(address: WebBind) -> str:
 def printable(text: str) -> str:
     """Return a text in which nothing is left that a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _accepts(address: WebBind) -> bool:
+    try:
+        with closing(Connection(address)) as connection:
+            connection.connect()
+    except OSError:
+        return False
+    return True
 
 
 def _reachable(bind: WebBind | None, origin: str) -> WebBind:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import typer
 
 from restpipe.cli.call import Outcome
-from restpipe.cli.local import Connection, node_at, node_of, shown
+from restpipe.cli.local import Connection, node_at, node_of, refusal, shown
 from restpipe.config import WebBind, load_client_settings, load_server_settings
 from restpipe.exceptions import ConfigError
 from restpipe.version import __version__
@@ -87,10 +87,7 @@ class Watched:
             try:
                 connection.connect()
             except OSError as error:
-                raise NoStatusError(
-                    Outcome.NEVER_SENT, f"no node answers at {shown(self.address)}: {error.strerror or error}",
-                    connected=False,
-                ) from None  # fmt: skip
+                raise NoStatusError(Outcome.NEVER_SENT, refusal(self.address, error), connected=False) from None
             connection.sock.settimeout(ANSWER_TIMEOUT)
             try:
                 connection.request("GET", f"/status?{urlencode(query)}", headers=headers)

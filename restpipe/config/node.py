@@ -112,7 +112,9 @@ class NodeSettings(NodeFields):
         if writable and files is None:
             raise ValueError(f"should be 0 unless {cls.variable('files')} names a directory")
         if writable and "files" in info.data and not os.access(files, os.W_OK):
-            raise ValueError(f"should be 0 unless the user of this node may write to {files}")
+            raise ValueError(
+                f"should be 0 unless the user of this node may write to {files}; a service needs ReadWritePaths={files}"
+            )
         return writable
 
     @field_validator("request_timeout_s")

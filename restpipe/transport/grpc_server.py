@@ -215,5 +215,5 @@ def _bind_fault(error: OSError | RuntimeError) -> str:
     if isinstance(error, RuntimeError):
         return "gRPC refused it; its own message stands above"
     if error.errno == errno.EADDRINUSE:
-        return "the port is taken by another process"
+        return "the port is taken by another process; end that, or set another"
     return error.strerror or str(error)

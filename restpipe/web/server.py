@@ -243,7 +243,11 @@ def bind_tcp(bind: TcpBind) -> socket.socket:
         bound.listen(_BACKLOG)
     except OSError as error:
         bound.close()
-        cause = "the port is taken by another process" if error.errno == errno.EADDRINUSE else error.strerror
+        cause = (
+            "the port is taken by another process; end that, or set another"
+            if error.errno == errno.EADDRINUSE
+            else error.strerror
+        )
         raise ConfigError(f"cannot listen on {bind} for HTTP: {cause}") from error
     bound.setblocking(False)
     return bound

@@ -135,6 +135,11 @@ def test_an_installation_that_the_service_could_not_see_is_refused(monkeypatch: 
     assert "python3 -m venv /opt/restpipe" in result.stderr
 
 
+def test_the_figures_of_a_service_and_its_machine_can_be_read() -> None:
+    # /metrics takes them from /proc, as handlers do: without /proc/stat, there is nothing of the process.
+    assert "ProcSubset" not in shipped("restpipe-client.service")
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_the_unit_is_one_that_systemd_accepts_and_calls_safe(root: Path, role: str) -> None:
     if shutil.which("systemd-analyze") is None:

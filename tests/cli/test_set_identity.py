@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from restpipe.cli import set_identity
 from restpipe.identity import Authority, Role, load_identity
 
 
@@ -125,3 +127,14 @@ def test_too_few_or_too_many_files_are_a_usage_error(tmp_path: Path, role: Role,
     result = _run(role, *[tmp_path / "a"] * count)
     assert result.returncode == 2
     assert "Usage:" in result.stderr
+
+
+def test_a_machine_with_the_service_is_told_to_start_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(set_identity, "UNITS", tmp_path)
+    monkeypatch.setenv("RP_CLIENT_CERT_PATH", str(tmp_path / "to"))
+    files = [str(path) for path in _issue(tmp_path / "from", "client")]
+    assert CliRunner().invoke(set_identity._client, files).output.endswith("Next:\n  restpipe client\n")
+    (tmp_path / "restpipe-client.service").touch()
+    told = CliRunner().invoke(set_identity._client, files).output
+    assert told.endswith("Next:\n  systemctl enable --now restpipe-client\n")
+    assert "run the node as that user" not in told

@@ -174,4 +174,7 @@ def test_an_address_that_is_taken_is_named_in_one_line(site: Site, role: Role, v
         settings |= site.identity(role, role)
         settings[variable] = address.rpartition(":")[2] if what == "pipes" else address
         output = site.run("restpipe", role, **settings).wait(code=2)
-    assert output == f"cannot listen on {address} for {what}: the port is taken by another process\n"
+    assert (
+        output
+        == f"cannot listen on {address} for {what}: the port is taken by another process; end that, or set another\n"
+    )

@@ -224,14 +224,17 @@ async def test_a_port_that_another_program_holds_is_told(identities: Identities)
         holder.listen()
         port = holder.getsockname()[1]
         message = await start_in_vain(identities.server, "127.0.0.1", port)
-    assert message == f"cannot listen on 127.0.0.1:{port} for pipes: the port is taken by another process"
+    assert message.startswith(f"cannot listen on 127.0.0.1:{port} for pipes: the port is taken by another process; end")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 async def test_two_restpipe_servers_do_not_share_a_port(identities: Identities, host: str) -> None:
     async with listening(identities.server, nobody) as port:
         message = await start_in_vain(identities.server, host, port)
-    assert message == f"cannot listen on {host}:{port} for pipes: the port is taken by another process"
+    assert (
+        message
+        == f"cannot listen on {host}:{port} for pipes: the port is taken by another process; end that, or set another"
+    )
 
 
 async def test_an_address_of_another_machine_is_told(identities: Identities) -> None:
