@@ -116,14 +116,15 @@ def examine_with_crl(
         paths: key, certificate and CA certificate.
         crl_path: the CRL, where there is one.
         role: what the node is.
-        held: whose CA the CRL must be of where the identity in the files cannot be used.
+        held: what the node has in use, None before it starts. The CRL must be of its CA where the identity in the
+            files cannot be used.
         revoked: what was revoked before; an older CRL is an error.
 
     Returns:
         The identity, None where it has an error or is revoked; what is revoked, None where there is no CRL or it has an
         error; and the faults.
     """
-    identity, faults = examine(paths.key, paths.certificate, paths.ca, role)
+    identity, faults = examine(paths.key, paths.certificate, paths.ca, role, regular=held is not None)
     trusting = identity or held
     if trusting is None:
         return None, None, faults

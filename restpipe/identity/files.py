@@ -108,7 +108,13 @@ def error_lines(faults: Sequence[Fault]) -> str:
 
 
 def examine(
-    key_path: Path, certificate_path: Path, ca_path: Path, role: Role, *, installing: bool = False
+    key_path: Path,
+    certificate_path: Path,
+    ca_path: Path,
+    role: Role,
+    *,
+    installing: bool = False,
+    regular: bool = False,
 ) -> tuple[Identity | None, list[Fault]]:
     """Read an identity and find its faults.
 
@@ -119,6 +125,8 @@ def examine(
         role: what the node is.
         installing: whether the files are about to be copied. A key that others can read is then a warning: the copy
             will be private, and some file systems know no permissions.
+        regular: whether the files may be nothing but regular files. One that reads them again and again would wait for
+            ever at a pipe that nobody writes to.
 
     Returns:
         The identity, None where there is an error, and the faults.
@@ -127,7 +135,7 @@ def examine(
     missing = "check the path" if installing else f"install an identity with rp_{role}_set_identity"
 
     def read(path: Path) -> PemFile | None:
-        return _attempt(faults, lambda: PemFile.read(path, missing=missing))
+        return _attempt(faults, lambda: PemFile.read(path, missing=missing, regular=regular))
 
     key_file, certificate_file, ca_file = read(key_path), read(certificate_path), read(ca_path)
     key = _attempt(faults, key_file.private_key) if key_file else None

@@ -110,7 +110,12 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("break_file", [_cut, _empty, Path.unlink])
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("break_file", [_cut, _empty, Path.unlink, piped])
 @pytest.mark.parametrize("name", ["key", "certificate", "ca"])
 def test_a_file_that_cannot_be_used_leaves_what_was_held(
     held: Held, name: str, break_file: Callable[[Path], None]
@@ -124,6 +129,7 @@ def test_a_file_that_cannot_be_used_leaves_what_was_held(
     assert [fault.severity for fault in news.faults] == ["error"]
     assert str(path) in news.faults[0].message
     assert held.custody.identity == before
+    path.unlink(missing_ok=True)
     path.touch(mode=0o600)
     path.write_bytes(content)
     news = held.custody.look()
@@ -191,11 +197,6 @@ def test_what_was_revoked_stays_revoked_whatever_becomes_of_the_list(
     (fault,) = news.faults
     assert (fault.severity, said in fault.message) == (severity, True)
     assert held.custody.revocations.date(other)
-
-
-def piped(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
 
 
 def linked(path: Path, target: Path | str) -> None:
