@@ -14,7 +14,7 @@ from restpipe.config import NodeSettings, TcpBind, UnixBind, load_client_setting
 def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Stands for /run, with the sockets of both services; nothing listens at the default ports."""
     monkeypatch.setattr(local, "SERVICES", tmp_path)
-    monkeypatch.setattr(local.socket, "create_connection", _refuse)
+    monkeypatch.setattr(socket, "create_connection", _refuse)
     sockets = []
     for role in ("server", "client"):
         (tmp_path / f"restpipe-{role}").mkdir()
