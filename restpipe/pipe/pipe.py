@@ -24,7 +24,7 @@ from restpipe.pipe.sender import Sender
 from restpipe.protocol import events
 from restpipe.protocol.connection import Connection
 from restpipe.protocol.describe import describe_frame
-from restpipe.protocol.limits import REFUSAL_COST, Limits
+from restpipe.protocol.limits import Limits
 from restpipe.stats import Count, Stats, Timing
 from restpipe.transport.carrier import Carrier, CarrierLostError, Peer
 from restpipe_pb.v1.pipe_pb2 import Goaway, Hello, Request, Response
@@ -285,7 +285,7 @@ class Pipe:
 
     def refused(self) -> None:
         """Note that the peer asked for what there is not."""
-        self._core.bother(REFUSAL_COST)
+        self._core.nuisance.refusal()
 
     def break_off(self, exchange_id: int, message: str) -> None:
         """End an answer whose body cannot be completed; without effect on one that is complete."""
@@ -340,7 +340,7 @@ class Pipe:
                 if self.ended.done():
                     break
             self._sender.wake()
-            if (nuisance := core.take_nuisance()) > TOLERATED:
+            if (nuisance := core.nuisance.take()) > TOLERATED:
                 await asyncio.sleep(nuisance)
         goaway = self._peer_goaway
         if goaway is None:

@@ -3,14 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from restpipe.exceptions import (
-    BadResultError,
-    EventError,
-    HeadersTooLargeError,
-    PeerRefusedError,
-    ProtocolError,
-    TooManyExchangesError,
-)
+from restpipe.exceptions import PeerRefusedError, ProtocolError, TooManyExchangesError
 from restpipe.protocol.decoding import decode, shared_hello
 from restpipe.protocol.encoding import Message, encode
 from restpipe.protocol.events import (
@@ -29,25 +22,19 @@ from restpipe.protocol.events import (
 from restpipe.protocol.exchange import Exchange
 from restpipe.protocol.exchange_table import ExchangeTable
 from restpipe.protocol.failures import to_failure
+from restpipe.protocol.heads import check_outcome, check_parts, encode_head, split_body
 from restpipe.protocol.heartbeat import Beat, Heartbeat
 from restpipe.protocol.holds import Holds
 from restpipe.protocol.limits import (
-    CANCEL_COST,
-    CREDIT_COST,
     FIRST_FRAME_BYTES,
-    FOR_OTHERS,
-    INLINE_BYTES,
     MAX_CONTROL_DEPTH,
     MAX_HEADS,
-    MAX_PARTS,
     MESSAGE_CHARACTERS,
-    PING_COST,
-    REFUSAL_COST,
     REVISION,
     Limits,
     check_hello,
-    check_parts,
 )
+from restpipe.protocol.nuisance import Nuisance
 from restpipe.protocol.outbox import Outbox
 from restpipe.protocol.windows import FlowControl, Growth
 from restpipe_pb.v1.pipe_pb2 import (
@@ -84,6 +71,7 @@ class Connection:
     Attributes:
         peer_remembers: name of the peer's memory of answers, "" for none.
         peer_pipe: name that the peer gave the pipe, "" where it gave none.
+        nuisance: of the peer's, for the driver to leave it unread for so long.
     """
 
     def __init__(
@@ -98,18 +86,15 @@ class Connection:
         self.peer_hello: Hello | None = None
         self.peer_remembers = ""
         self.peer_pipe = ""
+        self.nuisance = Nuisance(by_server=dials)
         self._exchanges = ExchangeTable(dials=dials)
         self._outbox = Outbox(self._half_sent)
         self._growth = Growth(limits.window_budget)
         self._flow: FlowControl | None = None
         self._heartbeat = Heartbeat(limits.heartbeat_interval, limits.heartbeat_timeout, now)
-        self._ping_id = 0
-        self._ping_sent = now
         self._frame_limit = FIRST_FRAME_BYTES
         self._peer_leaving = False
         self._ended = False
-        self._nuisance = 0.0
-        self._blame = FOR_OTHERS if dials else 1.0
         self._holds = Holds()
         hello.revision = REVISION
         hello.initial_window = limits.initial_window
@@ -176,7 +161,7 @@ class Connection:
         exchange = self._new_exchange(exchanges.next_id, mine=True)
         if request.more and request.awaits_credit:
             exchange.hold_back()
-        self._send_head(exchange, "request", request, HeadersTooLargeError)
+        self._send_head(exchange, "request", request)
         exchanges.add_mine(exchange)
         return exchange.id
 
@@ -191,7 +176,7 @@ class Connection:
         """
         exchange = self._exchanges.get(exchange_id)
         if exchange is not None and exchange.local_open and not exchange.local_begun:
-            self._send_head(exchange, "response", response, BadResultError)
+            self._send_head(exchange, "response", response)
 
     def send_body(self, exchange_id: int, data: bytes, *, more: bool) -> None:
         """Queue a piece of body, the last where `more` is unset; without effect before the head and after the last."""
@@ -212,7 +197,7 @@ class Connection:
             return
         credit = exchange.receive_window.consume(size, now)
         if credit:
-            if self._ping_id == 0:
+            if self._heartbeat.last_ping == 0:
                 self._ping(now)  # the window grows once the round trip is known
             self._control(exchange_id, "credit", Credit(bytes=credit))
 
@@ -247,17 +232,6 @@ class Connection:
             self._ended = True
             self._outbox.close()
 
-    # What costs more than it is worth
-
-    def bother(self, seconds: float) -> None:
-        """Note that a request of the peer's was of no use."""
-        self._nuisance += seconds * self._blame
-
-    def take_nuisance(self) -> float:
-        """Return for how many seconds to leave the peer unread, so that it takes a fraction of this node's time."""
-        nuisance, self._nuisance = self._nuisance, 0.0
-        return nuisance
-
     # What leaves
 
     def next_frame(self) -> bytes | None:
@@ -289,9 +263,7 @@ class Connection:
         return []
 
     def _ping(self, now: float) -> None:
-        self._ping_id += 1
-        self._ping_sent = now
-        self._control(0, "ping", Ping(id=self._ping_id))
+        self._control(0, "ping", Ping(id=self._heartbeat.ping(now)))
 
     # What arrives
 
@@ -357,7 +329,7 @@ class Connection:
         exchanges = self._exchanges
         exchanges.check_new(exchange_id)
         if self._holds.large:
-            check_parts(request.headers, request.query, request.arguments)
+            check_parts(request)
         if exchanges.refused_above is not None:
             return
         if exchanges.theirs >= self.limits.max_exchanges:
@@ -377,7 +349,7 @@ class Connection:
     def _refuse(self, exchange: Exchange) -> None:
         error = PeerRefusedError(f"the requests in flight have heads of more than {MAX_HEADS} bytes")
         self.respond(exchange.id, Response(failure=to_failure(error), return_code=error.return_code))
-        self.bother(REFUSAL_COST)
+        self.nuisance.refusal()
 
     def _take_response(self, exchange_id: int, response: Response, events: list[Event]) -> None:
         exchange = self._exchanges.find(exchange_id)
@@ -385,13 +357,9 @@ class Connection:
             return
         if exchange.remote_begun:
             raise ProtocolError("a second one" if exchange.mine else "it answers the peer's own request")
-        if response.HasField("failure"):
-            if response.body or response.more:
-                raise ProtocolError("a failure with a body")
-        elif not 200 <= response.status <= 599:
-            raise ProtocolError(f"status {response.status}")
+        check_outcome(response)
         if self._holds.large:
-            check_parts(response.headers)
+            check_parts(response)
         exchange.remote_begun = True
         self._account_for_body(exchange, response)
         if exchange.wanted:
@@ -420,7 +388,7 @@ class Connection:
 
     def _take_credit(self, exchange_id: int, credit: Credit, _events: list[Event]) -> None:
         exchange = self._exchanges.find(exchange_id, over_is_fine=True)
-        self._nuisance += CREDIT_COST
+        self.nuisance.credit()
         if exchange is not None and exchange.local_open:
             exchange.send_window.grant(credit.bytes)
             self._outbox.schedule(exchange)
@@ -431,7 +399,7 @@ class Connection:
     def _take_cancel(self, exchange_id: int, cancel: Cancel, events: list[Event]) -> None:
         exchange = self._exchanges.find(exchange_id, over_is_fine=True)
         if exchange is None or not exchange.mine:
-            self.bother(CANCEL_COST)
+            self.nuisance.cancel()
         if exchange is None:
             return
         if exchange.delivers:
@@ -442,16 +410,14 @@ class Connection:
         self._exchanges.remove(exchange)
 
     def _take_ping(self, ping: Ping, _events: list[Event], now: float) -> None:
-        self._nuisance += PING_COST
+        self.nuisance.ping()
         self._control(0, "pong", Pong(id=ping.id))
         if self._heartbeat.join(now):
             self._ping(now)
 
     def _take_pong(self, pong: Pong, events: list[Event], now: float) -> None:
-        if not 0 < pong.id <= self._ping_id:
-            raise ProtocolError("it answers no ping")
-        if pong.id == self._ping_id:
-            round_trip = now - self._ping_sent
+        round_trip = self._heartbeat.pong(pong.id, now)
+        if round_trip is not None:
             self._growth.measured(round_trip)
             events.append(PongReceived(round_trip))
 
@@ -489,27 +455,12 @@ class Connection:
             raise AssertionError("no exchange before the handshake")
         return Exchange(exchange_id, mine=mine, flow=self._flow)
 
-    def _send_head(
-        self, exchange: Exchange, kind: str, message: Request | Response, too_large: type[EventError]
-    ) -> None:
+    def _send_head(self, exchange: Exchange, kind: str, message: Request | Response) -> None:
         if self.peer_hello is None:
             raise AssertionError("no head before the handshake")
         more = message.more
-        rest = memoryview(message.body)[INLINE_BYTES:]
-        if rest:
-            message.body = message.body[:INLINE_BYTES]
-            message.more = True
-        envelope = encode(exchange.id, kind, message)
-        most = self.peer_hello.max_frame_bytes
-        if len(envelope) > most:
-            raise too_large(f"the head of the {kind} takes {len(envelope)} bytes, the peer accepts {most}")
-        if len(envelope) > 2 * MAX_PARTS:  # none takes less than two bytes
-            try:
-                check_parts(
-                    message.headers, *((message.query, message.arguments) if isinstance(message, Request) else ())
-                )
-            except ProtocolError as error:
-                raise too_large(f"the head of the {kind} has {error}") from None
+        rest = split_body(message)
+        envelope = encode_head(exchange.id, kind, message, self.peer_hello.max_frame_bytes)
         if message.more:
             exchange.send_window.spend(len(message.body))
         self._outbox.put_head(exchange, envelope, more=message.more)

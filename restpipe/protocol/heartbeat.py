@@ -2,6 +2,8 @@
 
 from enum import Enum, auto
 
+from restpipe.exceptions import ProtocolError
+
 
 class Beat(Enum):
     """What a tick asks for."""
@@ -18,15 +20,20 @@ class Heartbeat:
         interval: seconds between pings.
         timeout: seconds of silence after which the peer is dead.
         now: any monotonic time in seconds; all later times are of the same clock.
+
+    Attributes:
+        last_ping: id of the last ping, 0 before the first.
     """
 
-    __slots__ = ("_heard", "_interval", "_next_ping", "_timeout")
+    __slots__ = ("_heard", "_interval", "_next_ping", "_pinged", "_timeout", "last_ping")
 
     def __init__(self, interval: float, timeout: float, now: float) -> None:
         self._interval = interval
         self._timeout = timeout
         self._heard = now
         self._next_ping = now + interval
+        self._pinged = now
+        self.last_ping = 0
 
     @property
     def due(self) -> float:
@@ -62,3 +69,19 @@ class Heartbeat:
         self._heard = min(now, self._heard + now - due)
         self._next_ping = now + self._interval
         return Beat.PING
+
+    def ping(self, now: float) -> int:
+        """Return the id of a ping that is sent now."""
+        self._pinged = now
+        self.last_ping += 1
+        return self.last_ping
+
+    def pong(self, ping_id: int, now: float) -> float | None:
+        """Return the seconds that the last ping took; None where an earlier one is answered.
+
+        Raises:
+            ProtocolError: no ping had this id.
+        """
+        if not 0 < ping_id <= self.last_ping:
+            raise ProtocolError("it answers no ping")
+        return now - self._pinged if ping_id == self.last_ping else None

@@ -1,6 +1,5 @@
 """The bounds of a pipe, and what a peer's Hello must grant."""
 
-from collections.abc import Sized
 from dataclasses import dataclass
 
 from restpipe.exceptions import ProtocolError
@@ -111,14 +110,3 @@ def check_hello(hello: Hello) -> None:
         raise ProtocolError(f"a manifest of more than {MAX_MANIFEST} events, arguments and names")
     if hello.pipe and not (len(hello.pipe) <= LONGEST_PIPE_NAME and hello.pipe.isascii() and hello.pipe.isalnum()):
         raise ProtocolError("a name of the pipe that is not made of a few letters and digits")
-
-
-def check_parts(*parts: Sized) -> None:
-    """Refuse a head of so many parts that it takes far more memory than bytes.
-
-    Raises:
-        ProtocolError: it has more than are accepted.
-    """
-    most = max(map(len, parts))
-    if most > MAX_PARTS:
-        raise ProtocolError(f"{most} headers, parameters or arguments, {MAX_PARTS} are accepted")

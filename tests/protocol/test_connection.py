@@ -35,6 +35,7 @@ from restpipe.protocol.limits import (
     MAX_PARTS,
     MESSAGE_CHARACTERS,
     PING_COST,
+    REFUSAL_COST,
     SHARED_FRAMES,
     Limits,
 )
@@ -725,7 +726,7 @@ def test_requests_are_taken_until_the_frames_that_they_came_in_are_too_large_tog
     assert isinstance(refusal, Response)
     assert (exchange_id, refusal.failure.kind) == (1001, Failure.BUSY)
     assert side.core.in_flight == taken
-    assert side.core.take_nuisance() > 0
+    assert side.core.nuisance.take() > 0
 
 
 def test_what_an_exchange_kept_is_free_again_when_it_is_over() -> None:
@@ -851,31 +852,31 @@ def test_a_manifest_may_be_as_large_as_is_said() -> None:
 def test_what_a_client_does_for_nothing_adds_up_until_it_is_asked_for() -> None:
     side = Side(dials=False)
     side.take(1, GET)
-    assert side.core.take_nuisance() == 0
+    assert side.core.nuisance.take() == 0
     side.take(0, Ping())
-    ping = side.core.take_nuisance()
+    ping = side.core.nuisance.take()
     assert ping > 0
     side.take(1, Credit(bytes=1))
-    assert 0 < side.core.take_nuisance() < ping
+    assert 0 < side.core.nuisance.take() < ping
     side.take(1, Cancel())
-    cancel = side.core.take_nuisance()
+    cancel = side.core.nuisance.take()
     assert cancel > ping
     side.take(1, Cancel())
     side.take(1, Cancel())
-    assert side.core.take_nuisance() == pytest.approx(2 * cancel)
-    side.core.bother(7)
-    assert side.core.take_nuisance() == 7
-    assert side.core.take_nuisance() == 0
+    assert side.core.nuisance.take() == pytest.approx(2 * cancel)
+    side.core.nuisance.refusal()
+    assert side.core.nuisance.take() == REFUSAL_COST
+    assert side.core.nuisance.take() == 0
 
 
 def test_what_a_server_asks_for_weighs_less_for_it_may_be_for_others() -> None:
     side = handling()
     side.take(2, Cancel())
-    assert side.core.take_nuisance() == pytest.approx(CANCEL_COST * FOR_OTHERS)
-    side.core.bother(7)
-    assert side.core.take_nuisance() == pytest.approx(7 * FOR_OTHERS)
+    assert side.core.nuisance.take() == pytest.approx(CANCEL_COST * FOR_OTHERS)
+    side.core.nuisance.refusal()
+    assert side.core.nuisance.take() == pytest.approx(REFUSAL_COST * FOR_OTHERS)
     side.take(0, Ping())
-    assert side.core.take_nuisance() == PING_COST
+    assert side.core.nuisance.take() == PING_COST
 
 
 def test_the_cancel_that_confirms_ones_own_is_not_held_against_the_peer() -> None:
@@ -884,9 +885,9 @@ def test_the_cancel_that_confirms_ones_own_is_not_held_against_the_peer() -> Non
     side.sent()
     side.core.cancel(2, "the caller went away")
     side.take(2, Cancel())
-    assert side.core.take_nuisance() == 0
+    assert side.core.nuisance.take() == 0
     side.take(2, Cancel())
-    assert side.core.take_nuisance() > 0
+    assert side.core.nuisance.take() > 0
 
 
 # Rules 1 to 3: cancel

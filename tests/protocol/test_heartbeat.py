@@ -1,8 +1,10 @@
 """Pings are sent in time, a silent peer is found, and a late clock is not taken for silence."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from restpipe.exceptions import ProtocolError
 from restpipe.protocol.heartbeat import Beat, Heartbeat
 
 
@@ -80,3 +82,13 @@ def test_a_dead_peer_is_found_however_late_the_ticks_come(delays: list[float]) -
         if heartbeat.tick(heartbeat.due + delay) is Beat.DEAD:
             break
         assert pings < 4
+
+
+def test_the_round_trip_is_that_of_the_last_ping_and_of_no_other() -> None:
+    heartbeat = Heartbeat(5, 12, now=100)
+    assert (heartbeat.last_ping, heartbeat.ping(101), heartbeat.ping(102)) == (0, 1, 2)
+    assert heartbeat.pong(1, 103) is None
+    assert heartbeat.pong(2, 103) == 1
+    for never_sent in (0, 3):
+        with pytest.raises(ProtocolError, match="answers no ping"):
+            heartbeat.pong(never_sent, 104)
