@@ -22,7 +22,7 @@ from restpipe.config import (
     make_object,
     markdown_tables,
     rows,
-    user_module_warnings,
+    unknown_settings,
 )
 from restpipe.config.sources import user_names
 from restpipe.config.table import shown
@@ -294,12 +294,25 @@ def test_values_of_a_user_module_that_are_no_setting_are_reported_and_do_no_harm
     )
     settings = load_client_settings({"user_config_module": "mine"})
     assert settings.target_port == 9
-    assert user_module_warnings(settings) == (
+    assert unknown_settings(settings) == (
         "mine.REQUEST_TIMEOUT is no setting of RestPipe; did you mean REQUEST_TIMEOUT_S?",
         "mine.PIZZA is no setting of RestPipe",
         "mine.USER_CONFIG_MODULE is no setting of RestPipe",
     )
-    assert user_module_warnings(load_client_settings()) == ()
+    assert unknown_settings(load_client_settings()) == ()
+
+
+def test_variables_that_are_no_setting_are_reported_and_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RP_CLIENT_TARGET_HOSTNAM", "pipe.example.org")
+    monkeypatch.setenv("RP_SERVER_BIND_PORT", "1")  # of the other node on this machine
+    monkeypatch.setenv("RP_PIZZA", "1")
+    monkeypatch.setenv("PIZZA", "1")
+    settings = load_client_settings()
+    assert settings.target_hostname == "localhost"
+    assert unknown_settings(settings) == (
+        "RP_CLIENT_TARGET_HOSTNAM is no setting of RestPipe; did you mean RP_CLIENT_TARGET_HOSTNAME?",
+        "RP_PIZZA is no setting of RestPipe",
+    )
 
 
 def test_a_user_module_that_is_absent_is_named_with_what_named_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from restpipe.config import (
     load_client_settings,
     load_server_settings,
     make_object,
-    user_module_warnings,
+    unknown_settings,
 )
 from restpipe.exceptions import ConfigError
 from restpipe.handlers.events import EventTable
@@ -109,7 +109,7 @@ def _check(node: str, load: Callable[[], Settings]) -> None:
 
 
 def _check_settings(report: _Report, settings: Settings) -> None:
-    for warning in (*user_module_warnings(settings), *ignored_bind(settings)):
+    for warning in (*unknown_settings(settings), *ignored_bind(settings)):
         report.warning("settings", warning)
     module = f", defaults are from {settings.user_config_module}" if settings.user_config_module else ""
     report.ok("settings", f"every value is usable{module}")

@@ -15,7 +15,7 @@ import uvloop
 from restpipe.cli.activation import ignored_bind
 from restpipe.cli.logs import configure_logging
 from restpipe.cli.notify import notify
-from restpipe.config import ClientSettings, ServerSettings, UnixBind, user_module_warnings
+from restpipe.config import ClientSettings, ServerSettings, UnixBind, unknown_settings
 from restpipe.config.binds import host_port
 from restpipe.exceptions import IdentityError
 from restpipe.handlers.blocked import LoopWatch
@@ -75,7 +75,7 @@ async def _run(settings: Settings, load: Callable[[], Settings]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _on_signal, stop)
-    for warning in (*user_module_warnings(settings), *ignored_bind(settings)):
+    for warning in (*unknown_settings(settings), *ignored_bind(settings)):
         log.warning(warning)
     node = ServerNode(settings) if isinstance(settings, ServerSettings) else ClientNode(settings)
     loop.add_signal_handler(signal.SIGHUP, node.reload, load)

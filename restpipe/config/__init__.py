@@ -18,7 +18,7 @@ the tables of the README are derived from it.
 
 from restpipe.config.binds import TcpBind, UnixBind, WebBind
 from restpipe.config.imports import import_application, import_class, make_object
-from restpipe.config.loading import load_client_settings, load_server_settings, load_settings, user_module_warnings
+from restpipe.config.loading import load_client_settings, load_server_settings, load_settings, unknown_settings
 from restpipe.config.node import NodeSettings
 from restpipe.config.reloading import Reread, reread
 from restpipe.config.settings import ClientSettings, ServerSettings
@@ -44,5 +44,5 @@ __all__ = [
     "markdown_tables",
     "reread",
     "rows",
-    "user_module_warnings",
+    "unknown_settings",
 ]

@@ -1,5 +1,6 @@
 """Loading the settings of a node: every fault is reported at once, by the name that the user wrote."""
 
+import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -80,20 +81,25 @@ def load_settings(settings_class: type[Settings], keywords: Mapping[str, object]
     return _load(settings_class, keywords, from_keywords)
 
 
-def user_module_warnings(settings: NodeSettings) -> tuple[str, ...]:
-    """Return a sentence for each public upper-case value of the user config module that is no setting of any node."""
-    if not settings.user_config_module:
-        return ()
-    known = {
-        name
-        for settings_class in (type(settings), ServerSettings, ClientSettings)  # one module may serve both nodes
-        for row in rows(settings_class).values()
-        for name in user_names(row)
-    }
-    module = import_module(settings.user_config_module, settings.variable(USER_MODULE_FIELD))
-    unknown = [name for name in vars(module) if name.isupper() and not name.startswith("_") and name not in known]
+def unknown_settings(settings: NodeSettings) -> tuple[str, ...]:
+    """Return a sentence for each name that looks like a setting, and is one of no node.
+
+    These are environment variables that begin with RP_, and public upper-case values of the user config module.
+    """
+    # One environment, and one module, may serve both nodes.
+    known = [row for each in (type(settings), ServerSettings, ClientSettings) for row in rows(each).values()]
+    variables = {variable for row in known for variable in row.variables}
+    unknown = [(name, "", variables) for name in sorted(os.environ) if name.startswith("RP_") and name not in variables]
+    if settings.user_config_module:
+        names = {name for row in known for name in user_names(row)}
+        module = import_module(settings.user_config_module, settings.variable(USER_MODULE_FIELD))
+        unknown += [
+            (name, f"{module.__name__}.", names)
+            for name in vars(module)
+            if name.isupper() and not name.startswith("_") and name not in names
+        ]
     return tuple(
-        f"{module.__name__}.{name} is no setting of RestPipe{close_match(name, sorted(known))}" for name in unknown
+        f"{origin}{name} is no setting of RestPipe{close_match(name, sorted(right))}" for name, origin, right in unknown
     )
 
 

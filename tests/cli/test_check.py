@@ -161,12 +161,16 @@ def test_each_wrong_setting_is_an_error_wherever_it_came_from(
     assert result.stdout.endswith("\n\nThis client node would not start.\n")
 
 
-def test_a_user_module_is_named_and_its_values_that_are_no_setting_are_warnings(
-    identities: Path, user_module: UserModule
+def test_a_user_module_is_named_and_names_that_are_no_setting_are_warnings(
+    identities: Path, user_module: UserModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user_module("PIZZA = 1\nTARGET_PORT = 9")
+    monkeypatch.setenv("RP_CLIENT_TARGET_PROT", "9")
     result = check("client", "--config-module", "mine")
-    assert warnings(result) == [("settings", "mine.PIZZA is no setting of RestPipe")]
+    assert warnings(result) == [
+        ("settings", "RP_CLIENT_TARGET_PROT is no setting of RestPipe; did you mean RP_CLIENT_TARGET_PORT?"),
+        ("settings", "mine.PIZZA is no setting of RestPipe"),
+    ]
     assert ("ok", "settings", "every value is usable, defaults are from mine") in found(result)
     assert ("ok", "pipe", "connects to localhost:9") in found(result)
 
