@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import h11
 
@@ -95,19 +96,15 @@ class Upstream:
 
     async def _by(self, connection: HttpConnection, incoming: Incoming, head: h11.Request) -> None:
         """Pass a request on by a connection, and its answer back."""
-        upload: asyncio.Task[None] | None = None
+        upload = _upload(connection, incoming, head)
         try:
             if incoming.request.more:
-                upload = incoming.loop.create_task(_upload(connection, incoming, head), name="upload to the service")
+                async with _meanwhile(upload):
+                    await _answer(connection, incoming)
             else:
-                await _upload(connection, incoming, head)
-            answer = await _final(connection)
-            if not isinstance(answer, h11.Response):
-                raise ServiceUnansweredError("the service switched protocols unasked")
-            await _relay(connection, incoming, answer)
+                await upload
+                await _answer(connection, incoming)
         finally:
-            if upload is not None:
-                upload.cancel()
             self._connections.give_back(connection)
 
     async def _open_web_socket(self, incoming: Incoming, head: h11.Request) -> None:
@@ -120,7 +117,6 @@ class Upstream:
         ]
         head = h11.Request(method="GET", target=head.target, headers=[*head.headers, *handshake])
         connection = await self._connections.open()
-        upload: asyncio.Task[None] | None = None
         try:
             with contextlib.suppress(OSError):  # reading tells
                 await connection.send(head, h11.EndOfMessage())
@@ -137,12 +133,23 @@ class Upstream:
             response, _ = response_head(answer, "connect")
             response.more = True
             incoming.respond(response)
-            upload = incoming.loop.create_task(_upload_raw(connection, incoming), name="web socket to the service")
-            await incoming.send_body(connection.raw())
+            async with _meanwhile(_upload_raw(connection, incoming)):
+                await incoming.send_body(connection.raw())
         finally:
-            if upload is not None:
-                upload.cancel()
             connection.close()
+
+
+@contextlib.asynccontextmanager
+async def _meanwhile(upload: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Send to the service for as long as the block lasts, which reads what comes of it."""
+    task = asyncio.create_task(upload, name="upload to the service")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
 
 
 async def _upload(connection: HttpConnection, incoming: Incoming, head: h11.Request) -> None:
@@ -183,6 +190,13 @@ async def _final(connection: HttpConnection) -> h11.Response | h11.Informational
         if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
             return event
     raise ServiceUnansweredError(f"the service gave {_MOST_PROVISIONAL} provisional answers, and no answer")
+
+
+async def _answer(connection: HttpConnection, incoming: Incoming) -> None:
+    answer = await _final(connection)
+    if not isinstance(answer, h11.Response):
+        raise ServiceUnansweredError("the service switched protocols unasked")
+    await _relay(connection, incoming, answer)
 
 
 async def _relay(connection: HttpConnection, incoming: Incoming, head: h11.Response) -> None:

@@ -12,6 +12,8 @@ from live_nodes import PATIENCE
 from services import Connection, Received, Service, Tunnel, service, tunnel_to
 
 from restpipe.config import UpstreamAddress
+from restpipe.handlers.upstream import Upstream
+from restpipe.pipe import Incoming
 from restpipe.protocol.limits import INLINE_BYTES
 
 # Bytes that no window, and no buffer of the system, can hold.
@@ -248,6 +250,30 @@ async def test_an_answer_before_the_end_of_the_request_is_the_answer(identity_fi
         async with asyncio.timeout(PATIENCE):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 413 ")
             assert await reader.readexactly(3) == b"too"
+        writer.close()
+
+
+async def test_once_a_request_is_served_nothing_of_it_is_still_on_its_way(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    serve = Upstream.serve
+
+    async def serve_and_look(upstream: Upstream, incoming: Incoming) -> None:
+        await serve(upstream, incoming)
+        left.set_result([name for task in asyncio.all_tasks() if "service" in (name := task.get_name())])
+
+    async def refuse(connection: Connection) -> None:
+        await connection.head()
+        await connection.send("HTTP/1.1 413 Too Large", "Content-Length: 3", "Connection: close", body=b"too")
+        await connection.rest()
+
+    monkeypatch.setattr(Upstream, "serve", serve_and_look)
+    async with through(identity_files, refuse) as (tunnel, _):
+        _, writer = await asyncio.open_connection("127.0.0.1", tunnel.port)
+        writer.write(b"PUT /client/alpha/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\nbegun")
+        async with asyncio.timeout(PATIENCE):
+            assert await left == []
         writer.close()
 
 
