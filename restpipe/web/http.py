@@ -215,36 +215,12 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin to serve a request whose head is here."""
         self._in_head = False
         self._since = math.inf
-        url, parser = self.url, self.parser
+        parser = self.parser
         if self._split or self._piece > MAX_HEAD:
-            size = len(url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+            size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             if size > MAX_HEAD:
                 raise _head_too_large()  # which makes the parser refuse the request
-        if url.startswith(b"/"):
-            raw_path, _, query = url.partition(b"?")
-        else:
-            parsed = httptools.parse_url(url)
-            raw_path, query = parsed.path, parsed.query or b""
-            if parsed.host:
-                self._name_host(parsed.host if parsed.port is None else b"%b:%d" % (parsed.host, parsed.port))
-        path = raw_path.decode("ascii")
-        version = parser.get_http_version()
-        self.scope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme or "http",
-            "method": parser.get_method().decode("ascii"),
-            "root_path": "",
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": self.headers,
-            "state": {},
-            "extensions": _EXTENSIONS,
-        }
+        self._set_scope()
         if parser.should_upgrade() and self._should_upgrade():
             return
         earlier = self.cycle
@@ -258,7 +234,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.server_state.default_headers,
             Arrival(self.loop),  # type: ignore[arg-type]
             self.expect_100_continue,
-            version != "1.0" and parser.should_keep_alive() and not self.server_state.leaving,
+            self.scope["http_version"] != "1.0" and parser.should_keep_alive() and not self.server_state.leaving,
             self.on_response_complete,
         )
         if self.expect_100_continue:
@@ -269,6 +245,34 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+
+    def _set_scope(self) -> None:
+        """Put what the head asks for into the words of ASGI."""
+        url, parser = self.url, self.parser
+        if url.startswith(b"/"):
+            raw_path, _, query = url.partition(b"?")
+        else:
+            parsed = httptools.parse_url(url)
+            raw_path, query = parsed.path, parsed.query or b""
+            if parsed.host:
+                self._name_host(parsed.host if parsed.port is None else b"%b:%d" % (parsed.host, parsed.port))
+        path = raw_path.decode("ascii")
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": parser.get_http_version(),
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": {},
+            "extensions": _EXTENSIONS,
+        }
 
     def _name_host(self, host: bytes) -> None:
         """Have a target in absolute form say the host, whatever `Host` says (RFC 9112 section 3.2.2)."""
