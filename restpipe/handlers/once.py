@@ -43,7 +43,7 @@ class Recorded(Incoming):
 
     def __init__(self, first: Incoming, body: Body, most: int) -> None:  # not that of Incoming: its body has been read
         self._first = first
-        self._pipe = first.pipe
+        self.live = first.live
         self._most = most
         self.loop = first.loop
         self.id = first.id

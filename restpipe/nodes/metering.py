@@ -16,8 +16,7 @@ from restpipe.exceptions import EventError
 from restpipe.handlers.events import VERBS
 from restpipe.nodes.exchanges import MakeRequest, Patience, PipeTo, Tried, exchange
 from restpipe.nodes.traffic import BOUNDS, Durations, DurationsByEvent, MeteredCarrier, Sample, Tally, Traffic
-from restpipe.pipe import Answer, Incoming, Pipe, PipeEnd
-from restpipe.pipe.pipe import Serve
+from restpipe.pipe import Answer, Incoming, Pipe, PipeEnd, Serve
 from restpipe.pipe.request_ids import id_of_instance, request_id
 from restpipe.transport.carrier import Carrier
 from restpipe_pb.v1.pipe_pb2 import Goaway, Request

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from restpipe.exceptions import BadAnswerError, EventError, PipeLostError
 from restpipe.pipe.body import Body
 from restpipe.protocol.failures import from_failure, to_failure
-from restpipe.transport.carrier import Peer
 from restpipe_pb.v1.pipe_pb2 import Request, Response
 
 if TYPE_CHECKING:
+    from restpipe.pipe.live import LiveExchanges
     from restpipe.pipe.pipe import Pipe
 
 
@@ -25,24 +25,25 @@ class LiveExchange:
         id: the exchange's number on the pipe.
         timeout: seconds.
         deadline: when the clock runs out, in the loop's time; infinity once it was stopped.
+        live: the pipe's, of which this is one.
         loop: the event loop; asking asyncio for it costs a system call, before Python 3.12.
     """
 
-    __slots__ = ("_pipe", "body", "deadline", "id", "loop", "timeout")
+    __slots__ = ("body", "deadline", "id", "live", "loop", "timeout")
 
     body: Body
 
-    def __init__(self, pipe: "Pipe", exchange_id: int, timeout: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._pipe = pipe
-        self.loop = loop
+    def __init__(self, live: "LiveExchanges", exchange_id: int, timeout: float) -> None:
+        self.live = live
+        self.loop = live.loop
         self.id = exchange_id
         self.timeout = timeout
-        self.deadline = loop.time() + timeout
+        self.deadline = live.loop.time() + timeout
 
     @property
     def label(self) -> str:
         """What names the exchange, at both ends and among those of other pipes."""
-        return f"{self._pipe.name}-{self.id}"
+        return f"{self.live.pipe.name}-{self.id}"
 
     @property
     def remaining(self) -> float:
@@ -71,7 +72,7 @@ class LiveExchange:
 
     def _consumed(self, size: int) -> None:
         self.progress()
-        self._pipe.consume(self.id, size)
+        self.live.consume(self.id, size)
 
 
 class Call(LiveExchange):
@@ -79,9 +80,9 @@ class Call(LiveExchange):
 
     __slots__ = ("head", "sent_at", "upload")
 
-    def __init__(self, pipe: "Pipe", exchange_id: int, timeout: float, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(pipe, exchange_id, timeout, loop)
-        self.head: asyncio.Future[Response] = loop.create_future()
+    def __init__(self, live: "LiveExchanges", exchange_id: int, timeout: float) -> None:
+        super().__init__(live, exchange_id, timeout)
+        self.head: asyncio.Future[Response] = self.loop.create_future()
         self.upload: asyncio.Task[None] | None = None
         self.sent_at = self.deadline - timeout
 
@@ -105,16 +106,16 @@ class Call(LiveExchange):
 
     def expire(self) -> None:
         """Give up."""
-        self._pipe.expire_call(self)
+        self.live.expire_call(self)
 
     @property
     def pipe(self) -> "Pipe":
         """By which it goes."""
-        return self._pipe
+        return self.live.pipe
 
     def cancel(self, message: str) -> None:
         """Tell the peer that the answer is no longer wanted."""
-        self._pipe.cancel_call(self, message)
+        self.live.cancel_call(self, message)
 
 
 class PipeDepartsError(PipeLostError):
@@ -181,12 +182,10 @@ class Incoming(LiveExchange):
 
     __slots__ = ("abandoned", "begun", "peer", "request", "responded", "task")
 
-    def __init__(
-        self, pipe: "Pipe", exchange_id: int, request: Request, peer: Peer, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        super().__init__(pipe, exchange_id, request.timeout_ms / 1000, loop)
+    def __init__(self, live: "LiveExchanges", exchange_id: int, request: Request) -> None:
+        super().__init__(live, exchange_id, request.timeout_ms / 1000)
         self.request = request
-        self.peer = peer
+        self.peer = live.pipe.peer
         self.responded = False
         self.begun = False
         self.abandoned = False
@@ -198,10 +197,10 @@ class Incoming(LiveExchange):
     @property
     def pipe(self) -> "Pipe":
         """The pipe it came by, to call back."""
-        return self._pipe
+        return self.live.pipe
 
     def _want_body(self) -> None:
-        self._pipe.want_body(self.id)
+        self.live.want_body(self.id)
 
     def respond(self, response: Response) -> None:
         """Answer; what `response.more` announces is sent by `send_body`. Without effect once answered or abandoned.
@@ -211,17 +210,17 @@ class Incoming(LiveExchange):
         """
         if self.responded or self.abandoned:
             return
-        self._pipe.respond(self.id, response)
+        self.live.respond(self.id, response)
         self.responded = True
         self.stop_clock()
 
     def fail(self, error: EventError) -> None:
         """Answer with a failure; where the answer has begun, break its body off instead."""
         if self.responded:
-            self._pipe.break_off(self.id, f"{error.exception_class}: {error}")
+            self.live.break_off(self.id, f"{error.exception_class}: {error}")
         else:
             if error.executed == "no":
-                self._pipe.refused()
+                self.live.refused()
             self.respond(Response(failure=to_failure(error), return_code=error.return_code))
 
     async def send_body(self, pieces: AsyncIterable[bytes]) -> None:
@@ -230,11 +229,11 @@ class Incoming(LiveExchange):
         Raises:
             Exception: what `pieces` raised. The body has not ended then.
         """
-        await self._pipe.send_body(self.id, pieces)
+        await self.live.send_body(self.id, pieces)
 
     def expire(self) -> None:
         """Answer that the deadline passed, and cancel the handler."""
-        self._pipe.expire_incoming(self)
+        self.live.expire_incoming(self)
 
     def abandon(self, error: EventError) -> None:
         """Cancel the handler: nobody waits for it."""
@@ -244,4 +243,4 @@ class Incoming(LiveExchange):
         if self.task is not None:
             self.task.cancel()
             if not self.begun:
-                self._pipe.forget_incoming(self.id)
+                self.live.forget_incoming(self.id)

@@ -1,24 +1,16 @@
-"""The driver: one task reads, one writes, a timer beats; exchanges come and go."""
+"""The driver: one task reads, one writes, a timer beats."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from secrets import token_hex
 from time import monotonic
 from typing import Any, ClassVar
 
-from restpipe.exceptions import (
-    BadAnswerError,
-    ConnectError,
-    DeadlineError,
-    EventError,
-    InternalError,
-    PeerRefusedError,
-    PipeLostError,
-)
-from restpipe.pipe.clocks import Clocks
-from restpipe.pipe.exchanges import Answer, Call, Incoming
+from restpipe.exceptions import ConnectError, EventError, PeerRefusedError
+from restpipe.pipe.exchanges import Answer
+from restpipe.pipe.live import LiveExchanges, Serve
 from restpipe.pipe.request_ids import instance, request_id
 from restpipe.pipe.sender import Sender
 from restpipe.protocol import events
@@ -27,11 +19,9 @@ from restpipe.protocol.describe import describe_frame
 from restpipe.protocol.limits import Limits
 from restpipe.stats import Count, Stats, Timing
 from restpipe.transport.carrier import Carrier, CarrierLostError, Peer
-from restpipe_pb.v1.pipe_pb2 import Goaway, Hello, Request, Response
+from restpipe_pb.v1.pipe_pb2 import Goaway, Hello, Request
 
 log = logging.getLogger(__name__)
-
-Serve = Callable[[Incoming], Awaitable[None]]
 
 # Seconds that the last frames of a pipe, its goaway above all, have to leave.
 FLUSH_TIMEOUT = 1.0
@@ -103,15 +93,12 @@ class Pipe:
         self._loop = loop = asyncio.get_running_loop()
         self._carrier = carrier
         self._dials = dials
-        self._serve = serve
         self._stats = stats
         self.name = token_hex(6) if dials else ""
         hello.pipe = self.name
         self._core = Connection(dials=dials, limits=limits, hello=hello, now=monotonic())
-        self._calls: dict[int, Call] = {}
-        self._incoming: dict[int, Incoming] = {}
-        self._clocks = Clocks(lambda: (*self._calls.values(), *self._incoming.values()))
         self._sender = Sender(self._core, carrier, self._nothing_follows)
+        self._exchanges = LiveExchanges(self, self._core, self._sender, serve, stats)
         self._draining: PipeEnd | None = None
         self._peer_goaway: events.PeerLeaving | None = None
         self._trace = log.isEnabledFor(logging.DEBUG)
@@ -208,126 +195,21 @@ class Pipe:
         """
         if self.ended.done():
             raise PeerRefusedError("the pipe has ended")
-        if body is not None:
-            request.more = True
-        exchange_id = self._core.open(request)
-        call = Call(self, exchange_id, request.timeout_ms / 1000, self._loop)
-        self._calls[exchange_id] = call
-        self._clocks.start(call.deadline)
-        if body is not None:
-            call.upload = self._loop.create_task(self._upload(call, body), name="upload")
-        self._sender.wake()
-        self._stats.count(Count.SEND)
+        call = self._exchanges.open(request, body)
         try:
             return Answer(call, await call.head)
         except asyncio.CancelledError:
-            self.cancel_call(call, "the caller went away")
+            call.cancel("the caller went away")
             raise
         except EventError as error:
             error.instance = instance(request_id(request, call.label))
             raise
 
-    def cancel_call(self, call: Call, message: str) -> None:
-        """End a call of this node: nobody wants the answer."""
-        self._forget_call(call)
-        self._core.cancel(call.id, message)
-        self._sender.wake()
-
-    def expire_call(self, call: Call) -> None:
-        """End a call whose clock ran out."""
-        sent = "after it was sent" if not self._core.is_unsent(call.id) else "before it could be sent"
-        call.fail(
-            DeadlineError(
-                f"no answer from {self.peer.name} within {call.timeout:g} s, {sent}",
-                executed="no" if self._core.is_unsent(call.id) else "unknown",
-            )
-        )
-        self.cancel_call(call, "deadline")
-
-    def _forget_call(self, call: Call) -> None:
-        if self._calls.pop(call.id, None) is not None and call.upload is not None:
-            call.upload.cancel()
-        self._sender.release(call.id)
-
-    async def _upload(self, call: Call, body: AsyncIterable[bytes]) -> None:
-        try:
-            await self._sender.send_body(call.id, body, call.progress)
-        except asyncio.CancelledError:
-            raise
-        except EventError as error:
-            call.fail(error)
-            self.cancel_call(call, str(error))
-        except Exception as error:
-            log.exception("the body of a request to %s broke", self.peer.name)
-            call.fail(InternalError(f"the body of the request broke: {error!r}"))
-            self.cancel_call(call, "the body of the request broke")
-
-    # Serving
-
-    def consume(self, exchange_id: int, size: int) -> None:
-        """Grant credit for `size` bytes that were taken."""
-        self._core.consume(exchange_id, size, monotonic())
-        self._sender.wake()
-
-    def want_body(self, exchange_id: int) -> None:
-        """Tell the caller to begin with the body that it holds back until it is wanted."""
-        self._core.want_body(exchange_id)
-        self._sender.wake()
-
-    def respond(self, exchange_id: int, response: Response) -> None:
-        """Answer a request of the peer's.
-
-        Raises:
-            BadResultError: its head is larger than the peer accepts.
-        """
-        self._core.respond(exchange_id, response)
-        self._sender.wake()
-
-    def refused(self) -> None:
-        """Note that the peer asked for what there is not."""
-        self._core.nuisance.refusal()
-
-    def break_off(self, exchange_id: int, message: str) -> None:
-        """End an answer whose body cannot be completed; without effect on one that is complete."""
-        if self._core.is_open(exchange_id):
-            self._core.cancel(exchange_id, message)
-            self._sender.wake()
-
-    async def send_body(self, exchange_id: int, pieces: AsyncIterable[bytes]) -> None:
-        """Send the body of an answer to its end, or until nobody wants it any more."""
-        await self._sender.send_body(exchange_id, pieces)
-
-    def expire_incoming(self, incoming: Incoming) -> None:
-        """Answer a request whose clock ran out."""
-        incoming.fail(DeadlineError(f"the handler did not answer within {incoming.timeout:g} s"))
-        incoming.abandon(DeadlineError("deadline"))
-
-    async def _handle(self, incoming: Incoming) -> None:
-        incoming.begun = True
-        try:
-            await self._serve(incoming)
-            if self._core.is_open(incoming.id):
-                raise InternalError("the handler's side did not complete its answer")
-        except asyncio.CancelledError:
-            if not incoming.abandoned:
-                incoming.fail(InternalError("the handler's side was cancelled"))
-        except EventError as error:
-            incoming.fail(error)
-        except Exception as error:
-            extra = {"request_id": request_id(incoming.request, incoming.label)}
-            log.exception("exchange %d of %s failed", incoming.id, self.peer.name, extra=extra)
-            incoming.fail(InternalError(f"{type(error).__name__}: {error}"))
-        finally:
-            del self._incoming[incoming.id]
-
-    def forget_incoming(self, exchange_id: int) -> None:
-        """Forget a request whose task is cancelled before its first step, and so will run nothing at all."""
-        del self._incoming[exchange_id]
-
     # What arrives
 
     async def _read(self) -> None:
-        carrier, core = self._carrier, self._core
+        carrier, core, exchanges = self._carrier, self._core, self._exchanges
+        take_from_exchange = exchanges.TAKE.get
         while (frame := await carrier.read()) is not None:
             if self._trace:
                 log.debug("%s > %s", self.peer.name, describe_frame(frame))
@@ -336,7 +218,11 @@ class Pipe:
                 await asyncio.sleep(CROSSING_COST)
                 continue
             for event in core.receive(frame, monotonic()):
-                self._TAKE[type(event)](self, event)
+                take = take_from_exchange(type(event))
+                if take is not None:
+                    take(exchanges, event)
+                else:
+                    self._TAKE[type(event)](self, event)
                 if self.ended.done():
                     break
             self._sender.wake()
@@ -357,46 +243,6 @@ class Pipe:
         if not self._dials:
             self.name = self._core.peer_pipe or self.peer.name
         self.ready.set_result(event.hello)
-
-    def _take_request(self, event: events.RequestReceived) -> None:
-        incoming = Incoming(self, event.exchange_id, event.request, self.peer, self._loop)
-        self._incoming[event.exchange_id] = incoming
-        self._clocks.start(incoming.deadline)
-        self._stats.count(Count.RECEIVE)
-        incoming.task = self._loop.create_task(self._handle(incoming))
-
-    def _take_response(self, event: events.ResponseReceived) -> None:
-        call = self._calls[event.exchange_id]
-        self._stats.timing(Timing.SEND, self._loop.time() - call.sent_at)
-        call.answer(event.response)
-        if event.response.more:
-            call.progress()
-        else:
-            self._forget_call(call)
-
-    def _take_body(self, event: events.BodyReceived) -> None:
-        exchange = self._calls.get(event.exchange_id) or self._incoming.get(event.exchange_id)
-        if exchange is None:
-            return
-        exchange.body.feed(event.data, more=event.more)
-        exchange.progress()
-        if isinstance(exchange, Call) and not event.more:
-            self._forget_call(exchange)
-
-    def _take_cancelled(self, event: events.Cancelled) -> None:
-        call = self._calls.get(event.exchange_id)
-        if call is not None:
-            call.fail(BadAnswerError(f"{self.peer.name} broke the answer off: {event.message}"))
-            self._forget_call(call)
-        self._sender.release(event.exchange_id)
-        incoming = self._incoming.get(event.exchange_id)
-        if incoming is not None:
-            incoming.abandon(PipeLostError(f"cancelled by the caller: {event.message}"))
-
-    def _take_refused(self, event: events.Refused) -> None:
-        call = self._calls[event.exchange_id]
-        call.fail(PeerRefusedError(f"{self.peer.name} refused the request unprocessed: {event.message}"))
-        self._forget_call(call)
 
     def _take_pong(self, event: events.PongReceived) -> None:
         self.round_trip = event.round_trip
@@ -423,11 +269,6 @@ class Pipe:
 
     _TAKE: ClassVar[dict[type[Any], Callable[["Pipe", Any], None]]] = {
         events.PeerReady: _take_ready,
-        events.RequestReceived: _take_request,
-        events.ResponseReceived: _take_response,
-        events.BodyReceived: _take_body,
-        events.Cancelled: _take_cancelled,
-        events.Refused: _take_refused,
         events.PongReceived: _take_pong,
         events.PeerLeaving: _take_leaving,
         events.PeerSilent: _take_silent,
@@ -463,23 +304,13 @@ class Pipe:
         self.ended.set_result(end)
         if not self.departing.done():
             self.departing.set_result(end.message)
-        for call in list(self._calls.values()):
-            call.fail(self._end_of_call(call, end))
-            # What is told to be unsent must not leave with the last frames.
-            self.cancel_call(call, end.message)
-        for incoming in list(self._incoming.values()):
-            incoming.abandon(PipeLostError(end.message))
+        self._exchanges.end(end.message)
         self._sender.end_bodies()
         self._sender.wake()
 
-    def _end_of_call(self, call: Call, end: PipeEnd) -> EventError:
-        if self._core.is_unsent(call.id):
-            return PeerRefusedError(f"the pipe to {self.peer.name} ended before the request was sent: {end.message}")
-        return PipeLostError(f"the pipe to {self.peer.name} ended before the answer was complete: {end.message}")
-
     async def _close(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> None:
         self._tick_timer.cancel()
-        self._clocks.stop()
+        self._exchanges.clocks.stop()
         self._sender.wake()
         if not self.ended.result().lost:
             await asyncio.wait({writer}, timeout=FLUSH_TIMEOUT)

@@ -188,8 +188,8 @@ async def served(frames: list[bytes], *, dials: bool) -> None:
         await run
     dispatcher.close()
     assert pipe.in_flight == len(pipe._core._exchanges)
-    assert pipe._incoming == {}
-    assert pipe._calls == {}
+    assert pipe._exchanges.incoming == {}
+    assert pipe._exchanges.calls == {}
 
 
 def check(frames: list[bytes], *, dials: bool) -> None:

@@ -57,10 +57,10 @@ def make_pipe(carrier: Carrier, *, dials: bool, serve: Serve = echo, limits: Lim
 
 def nothing_is_kept(pipe: Pipe) -> None:
     """Check that a pipe that ended refers to no call, and has no timer."""
-    assert pipe._calls == {}
+    assert pipe._exchanges.calls == {}
     assert pipe._sender._waiting == {}
     assert pipe._tick_timer.cancelled()
-    assert pipe._clocks._timer is None
+    assert pipe._exchanges.clocks._timer is None
 
 
 @dataclass(frozen=True)

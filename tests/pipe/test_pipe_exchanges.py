@@ -240,7 +240,7 @@ async def test_a_request_that_is_cancelled_as_it_arrives_is_never_served_and_for
         await wire.send(Envelope(exchange_id=201, request=request(b"served")))
         assert (await wire.until("response")).body == b"served"
         assert [incoming.id for incoming in served] == [201]
-        await until(lambda: not wire.pipe._incoming)
+        await until(lambda: not wire.pipe._exchanges.incoming)
 
 
 async def test_a_body_that_awaits_credit_is_not_begun_before_the_handler_wants_it() -> None:
