@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from restpipe.exceptions import ConfigError, IdentityError
@@ -25,6 +25,7 @@ from restpipe.identity.wording import moment
 from restpipe.protocol.limits import Limits
 from restpipe.transport.carrier import CarrierLostError, Peer
 from restpipe.transport.channel_options import METHOD, SERVICE, server_options
+from restpipe.transport.health import Health
 from restpipe_pb.v1 import pipe_pb2  # noqa: F401  (reflection describes what is imported)
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class PipeListener:
         self.revocations = NOTHING_REVOKED
         self.allowed = EVERYONE
         self._calls: Counter[str] = Counter()
-        self._health = health.aio.HealthServicer()
+        self._health = Health(("", SERVICE))
         self._server = grpc.aio.server(options=server_options(limits))
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._connect)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
@@ -115,8 +116,6 @@ class PipeListener:
         except (OSError, RuntimeError) as error:
             raise ConfigError(f"cannot listen on {target} for pipes: {_bind_fault(error)}") from error
         await self._server.start()
-        for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return bound
 
     def replace(self, identity: Identity) -> None:
@@ -133,7 +132,7 @@ class PipeListener:
 
     async def drain(self) -> None:
         """Let health checks answer NOT_SERVING; pipes go on."""
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
 
     async def stop(self, grace: float) -> None:
         """Stop listening at once, and end what still runs after `grace` seconds."""

@@ -14,6 +14,7 @@ import pytest
 from carriers import CONNECT_TIMEOUT, Identities, connections, listening
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from raw_http2 import HEADERS, INITIAL_WINDOW_SIZE, raw_http2
 
 from restpipe.exceptions import ConfigError
 from restpipe.identity import Identity, certificate_name, parse_certificate
@@ -301,6 +302,11 @@ async def services(channel: grpc.aio.Channel) -> set[str]:
     return {service.name for service in answer.list_services_response.service}
 
 
+def watch(channel: grpc.aio.Channel, service: str) -> Any:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    return stub.Watch(health_pb2.HealthCheckRequest(service=service))
+
+
 @pytest.mark.parametrize("service", ["", SERVICE])
 async def test_the_health_of_the_server_can_be_asked(identities: Identities, service: str) -> None:
     async with listening(identities.server, nobody) as port, secure_channel(identities.client, port) as channel:
@@ -325,6 +331,38 @@ async def test_a_server_that_drains_is_not_healthy_and_its_pipes_go_on(identitie
     assert [await carrier.read(), await carrier.read(), await carrier.read()] == [b"first", b"still there", None]
     await carrier.close()
     await listener.stop(0)
+
+
+async def test_who_watches_the_health_of_the_server_hears_that_it_drains(identities: Identities) -> None:
+    listener = PipeListener(identities.server, Limits(), nobody)
+    port = await listener.start("127.0.0.1", 0)
+    async with secure_channel(identities.client, port) as channel, asyncio.timeout(CONNECT_TIMEOUT):
+        watching, unknown = watch(channel, SERVICE), watch(channel, "unknown")
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        assert (await unknown.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        await listener.drain()
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    await listener.stop(0)
+
+
+async def test_who_watches_the_health_of_the_server_and_does_not_read_keeps_it_from_nothing(
+    identities: Identities,
+) -> None:
+    listener = PipeListener(identities.server, Limits(), nobody)
+    port = await listener.start("127.0.0.1", 0)
+    async with (
+        asyncio.timeout(CONNECT_TIMEOUT),
+        secure_channel(identities.client, port) as channel,
+        raw_http2(identities.client, port) as mute,
+    ):
+        mute.settings({INITIAL_WINDOW_SIZE: 0})
+        mute.call(1, "/grpc.health.v1.Health/Watch", b"")
+        await mute.until(HEADERS)  # it is being answered
+        reading = watch(channel, "")
+        assert (await reading.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await listener.drain()
+        assert (await reading.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        await listener.stop(0)
 
 
 async def test_the_services_of_the_port_can_be_listed_and_described(identities: Identities) -> None:
