@@ -94,7 +94,8 @@ class Page:
         for domain in ("Network", "Runtime", "Log", "Page"):
             self._call(f"{domain}.enable")
         self._call("Page.navigate", url=url)
-        self.wait_for(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
+        at = re.sub("//[^/]*@", "//", url)  # what it tells lacks user and password
+        self.wait_for(f"location.href === {json.dumps(at)} && document.readyState === 'complete'")
 
     def close(self) -> None:
         """Close the tab."""
@@ -164,7 +165,7 @@ class Page:
         if event == "Network.requestWillBeSent":
             url = urlsplit(told["request"]["url"])
             if url.scheme not in ("data", "blob", "about"):
-                self.hosts.add(url.netloc)
+                self.hosts.add(url.netloc.rpartition("@")[2])
         elif event == "Runtime.exceptionThrown":
             self.complaints.append(str(told["exceptionDetails"]))
         elif event == "Log.entryAdded" and told["entry"]["level"] == "error":

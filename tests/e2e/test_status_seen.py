@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from e2e_browser import Browser, browser_command
 from e2e_curl import curl
 from e2e_processes import PATIENCE, SCRIPTS, Node, Process, Site, clean_environment, free_port
 
 TOKEN = "s3cret"
 EVIL = '<img src=x onerror="document.title=1">'
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = browser_command()
 
 
 class Nodes:
@@ -89,22 +90,18 @@ def test_a_browser_shows_it_below_a_path_with_the_token_and_runs_nothing_that_ca
     nodes: Nodes, tmp_path: Path
 ) -> None:
     with under_a_path(nodes.server, tmp_path) as host:
-        browser = subprocess.run(
-            [CHROMIUM or "", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-             "--no-first-run", "--disable-background-networking", "--disable-component-update",
-             f"--user-data-dir={tmp_path}/profile", "--enable-logging=stderr", "--virtual-time-budget=3000",
-             "--dump-dom", f"http://anyone:{TOKEN}@{host}/deep/"],
-            capture_output=True, text=True, timeout=4 * PATIENCE, check=False,
-        )  # fmt: skip
-    page = browser.stdout
-    assert "<title>server - RestPipe</title>" in page, browser.stderr
-    assert re.search(r'id="state" class="badge good">ready<', page)
-    assert re.search(r'<th [^>]*role="rowheader"[^>]*>client</th>', page)
-    assert "GET time" in page
-    assert ">seen-1<" in page
-    assert "GET &lt;img src=x onerror=" in page
-    assert "<img" not in page
-    assert not re.search(r"CONSOLE.*(error|refused|violat)", browser.stderr, re.IGNORECASE), browser.stderr
+        with Browser(CHROMIUM or "", tmp_path) as browser, browser.open(f"http://anyone:{TOKEN}@{host}/deep/") as page:
+            page.wait_for("document.querySelector('#state').textContent === 'ready'")
+            shown = page.value("document.documentElement.outerHTML")
+        assert page.complaints == []
+        assert page.hosts == {host}
+    assert "<title>server - RestPipe</title>" in shown
+    assert re.search(r'id="state" class="badge good">ready<', shown)
+    assert re.search(r'<th [^>]*role="rowheader"[^>]*>client</th>', shown)
+    assert "GET time" in shown
+    assert ">seen-1<" in shown
+    assert "GET &lt;img src=x onerror=" in shown
+    assert "<img" not in shown
 
 
 def test_the_server_is_shown_where_both_nodes_are_here_and_the_client_where_it_is_named(nodes: Nodes) -> None:
