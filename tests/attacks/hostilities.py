@@ -1,4 +1,7 @@
-"""What peers do that have a certificate and no manners, on either side of a pipe."""
+"""What peers do that have a certificate and no manners, on either side of a pipe.
+
+`own` is the first id of the exchanges of such a peer: 1 of a client, 2 of a server.
+"""
 
 import asyncio
 import itertools
@@ -8,20 +11,29 @@ from typing import Any
 from hostile_peers import HostilePeer, Message, frame, hello
 
 from restpipe.protocol.limits import MAX_ENVELOPES
-from restpipe_pb.v1.pipe_pb2 import Cancel, Chunk, Credit, Goaway, Ping, Pong, Request, Response
+from restpipe_pb.v1.pipe_pb2 import (
+    Cancel,
+    Chunk,
+    Credit,
+    Event,
+    Failure,
+    Goaway,
+    Header,
+    Ping,
+    Pong,
+    Request,
+    Response,
+)
 
 # What breaks the rules
 
 GET = Request(verb="get", noun="data", timeout_ms=60_000)
 UPLOAD = Request(verb="post", noun="echo", timeout_ms=60_000, more=True)
+WAIT = Request(verb="get", noun="wait", arguments=["never"], timeout_ms=60_000)
 
 
 def breaches(own: int) -> dict[str, list[tuple[int, Message]]]:
-    """Return what breaks the rules, after the Hellos.
-
-    Args:
-        own: the first id of exchanges of the peer that breaks them: 1 of a client, 2 of a server.
-    """
+    """Return what breaks the rules, after the Hellos."""
     others = 3 - own
     late = Request(verb="post", noun="echo", more=True, awaits_credit=True)
     return {
@@ -62,6 +74,35 @@ MALFORMED = {
     "a hundred thousand envelopes": b"\x0a\x02\x42\x00" * 65_536,
 }
 
+
+def introductions(own: int) -> list[tuple[tuple[int, Message], str]]:
+    """Return first envelopes that make no pipe, each with a pattern of the reason."""
+    return [
+        ((0, hello(revision=2)), "revision 1.*2"),
+        ((0, hello(initial_window=1)), "an initial window of 1"),
+        ((0, hello(max_exchanges=0)), "it permits no exchange"),
+        ((0, hello(max_frame_bytes=100)), "frames of at most 100"),
+        ((0, hello(manifest=[Event()] * 100_000)), "a manifest of more than"),
+        ((own, GET), "before the hello"),
+        ((0, Ping(id=1)), "before the hello"),
+    ]
+
+
+async def ask_too_often(peer: HostilePeer, own: int, most: int) -> None:
+    """Open one exchange more than are permitted."""
+    ids = range(own, own + 2 * most + 2, 2)
+    for first in range(0, len(ids), 25):
+        await peer.send(*((each, WAIT) for each in ids[first : first + 25]))
+
+
+# Answers that try to break out of the HTTP that carries them
+SMUGGLED = {
+    "header": Response(status=200, headers=[Header(name="x", value="a\r\nset-cookie: evil")]),
+    "transfer-encoding": Response(status=200, headers=[Header(name="Transfer-Encoding", value="chunked")]),
+    "content-length": Response(status=200, headers=[Header(name="content-length", value="1")], body=b"two"),
+    "content type": Response(status=200, content_type="text/html\r\n\r\n<script>"),
+}
+
 # Names that lead nowhere
 
 NOUNS = [
@@ -93,6 +134,15 @@ NAMES = [
     ("_", "wait"),
 ]
 
+
+async def try_names(peer: HostilePeer, own: int) -> None:
+    """Ask for everything that is no event; see that it is not there."""
+    for number, (verb, noun) in enumerate(NAMES):
+        response = await peer.ask(2 * number + own, noun, verb=verb)
+        assert response.failure.kind in (Failure.NOT_FOUND, Failure.WRONG_VERB), (verb, noun)
+        assert response.failure.message.isprintable(), response.failure.message
+
+
 # Floods
 
 
@@ -102,7 +152,7 @@ class Flood:
     Args:
         peer: whose pipe it is.
         answer: of which kind the answers are.
-        own: the first id of the peer's exchanges.
+        own: as above.
     """
 
     def __init__(self, peer: HostilePeer, answer: type[Any], own: int = 1) -> None:
@@ -143,6 +193,39 @@ async def requests_for_nothing(flood: Flood, peer: HostilePeer) -> None:
     while True:
         await peer.send_raw(flood.requests(100, cancelled=False))
         await flood.read(100)
+
+
+Pour = Callable[[Flood, HostilePeer], Awaitable[None]]
+
+
+async def withstand(
+    pour: Pour, peer: HostilePeer, flood: Flood, *, seconds_each: float, serve: Callable[[], object], times: int
+) -> None:
+    """See that a node serves others during a flood, and takes no more of that than it is worth.
+
+    Args:
+        pour: the flood.
+        peer: who sends it.
+        flood: counts what is answered.
+        seconds_each: for which its sender is left unread, for each that is answered.
+        serve: blocks until another one is served.
+        times: so many of them.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    pouring = asyncio.ensure_future(pour(flood, peer))
+    for _ in range(times):
+        await asyncio.to_thread(serve)
+        assert not pouring.done()
+    pouring.cancel()
+    await asyncio.wait({pouring})
+    assert 0 < flood.answered <= (loop.time() - began) / seconds_each + 2 * MAX_ENVELOPES
+
+
+async def ask_and_never_read(peer: HostilePeer, own: int) -> None:
+    large = Request(verb="post", noun="echo", body=bytes(16_000), timeout_ms=60_000)
+    for exchange_id in itertools.count(own, 2):
+        await peer.send((exchange_id, large))
 
 
 async def forever(do: Callable[[], Awaitable[None]]) -> None:

@@ -4,23 +4,37 @@ import asyncio
 import contextlib
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc.aio
 import pytest
 from e2e_curl import curl
 from e2e_processes import Node, Site, site_with_handlers
-from hostile_peers import HostilePeer, frame, hello, hostile_peer
-from hostilities import GET, MALFORMED, NAMES, UPLOAD, Flood, breaches, pings, requests_for_nothing, resets
+from hostile_peers import HostilePeer, frame, hostile_peer
+from hostilities import (
+    MALFORMED,
+    SMUGGLED,
+    UPLOAD,
+    WAIT,
+    Flood,
+    Pour,
+    ask_and_never_read,
+    ask_too_often,
+    breaches,
+    introductions,
+    pings,
+    requests_for_nothing,
+    resets,
+    try_names,
+    withstand,
+)
 
-from restpipe.protocol.limits import CANCEL_COST, MAX_ENVELOPES, PING_COST, REFUSAL_COST
+from restpipe.protocol.limits import CANCEL_COST, PING_COST, REFUSAL_COST
 from restpipe_pb.v1.pipe_pb2 import (
     Caller,
     Cancel,
     Chunk,
-    Event,
     Failure,
     Header,
     Hello,
@@ -31,7 +45,6 @@ from restpipe_pb.v1.pipe_pb2 import (
 )
 
 MOST = 100
-WAIT = Request(verb="get", noun="wait", arguments=["never"], timeout_ms=60_000)
 MIB = 1024 * 1024
 
 
@@ -58,12 +71,6 @@ class Honest:
         assert curl(f"{self.client.web}/server/whoami").json["caller"] == "client"
         assert self.server.output.count("client client connected from") == 1
         assert self.client.output.count("connected to the server at") == 1
-
-    @property
-    def memory(self) -> int:
-        """Bytes of memory that the server has now."""
-        status = Path(f"/proc/{self.server.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +99,7 @@ async def test_a_frame_that_is_none_costs_its_sender_the_pipe(honest: Honest, ma
         assert await peer.goodbye()
 
 
-@pytest.mark.parametrize(
-    ("first", "reason"),
-    [
-        ((0, hello(revision=2)), "revision 1.*2"),
-        ((0, hello(initial_window=1)), "an initial window of 1"),
-        ((0, hello(max_exchanges=0)), "it permits no exchange"),
-        ((0, hello(max_frame_bytes=100)), "frames of at most 100"),
-        ((0, hello(manifest=[Event()] * 100_000)), "a manifest of more than"),
-        ((1, GET), "before the hello"),
-        ((0, Ping(id=1)), "before the hello"),
-    ],
-)
+@pytest.mark.parametrize(("first", "reason"), introductions(1))
 async def test_who_does_not_introduce_itself_gets_no_pipe(
     honest: Honest, first: tuple[int, Hello | Request | Ping], reason: str
 ) -> None:
@@ -115,8 +111,7 @@ async def test_who_does_not_introduce_itself_gets_no_pipe(
 
 async def test_more_exchanges_than_permitted_cost_the_pipe(honest: Honest) -> None:
     async with honest.attacked() as peer:
-        for first in range(1, 2 * MOST + 3, 50):
-            await peer.send(*((each, WAIT) for each in range(first, min(first + 50, 2 * MOST + 3), 2)))
+        await ask_too_often(peer, 1, MOST)
         assert f"more than {MOST} exchanges" in await peer.goodbye()
 
 
@@ -142,16 +137,7 @@ async def test_an_answer_that_is_given_twice_costs_the_pipe(honest: Honest) -> N
         assert "the exchange is over" in await peer.goodbye()
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        Response(status=200, headers=[Header(name="x", value="a\r\nset-cookie: evil")]),
-        Response(status=200, headers=[Header(name="Transfer-Encoding", value="chunked")]),
-        Response(status=200, headers=[Header(name="content-length", value="1")], body=b"two"),
-        Response(status=200, content_type="text/html\r\n\r\n<script>"),
-    ],
-    ids=["header", "transfer-encoding", "content-length", "content type"],
-)
+@pytest.mark.parametrize("answer", SMUGGLED.values(), ids=SMUGGLED)
 async def test_an_answer_cannot_break_out_of_its_http(honest: Honest, answer: Response) -> None:
     async with honest.attacked() as peer:
         received = await asked(honest, peer, answer)
@@ -182,10 +168,7 @@ async def test_a_client_is_who_its_certificate_says_whatever_it_says(honest: Hon
 
 async def test_no_name_leads_to_anything_but_an_event(honest: Honest) -> None:
     async with honest.attacked() as peer:
-        for number, (verb, noun) in enumerate(NAMES):
-            response = await peer.ask(2 * number + 1, noun, verb=verb)
-            assert response.failure.kind in (Failure.NOT_FOUND, Failure.WRONG_VERB), (verb, noun)
-            assert response.failure.message.isprintable(), response.failure.message
+        await try_names(peer, 1)
 
 
 # Floods
@@ -196,46 +179,29 @@ async def test_no_name_leads_to_anything_but_an_event(honest: Honest) -> None:
     [(pings, Pong, PING_COST), (resets, Cancel, CANCEL_COST), (requests_for_nothing, Response, REFUSAL_COST)],
 )
 async def test_a_flood_is_taken_no_faster_than_it_is_worth_and_others_are_served_meanwhile(
-    honest: Honest,
-    pour: Callable[[Flood, HostilePeer], Awaitable[None]],
-    answer: type[Any],
-    seconds_each: float,
+    honest: Honest, pour: Pour, answer: type[Any], seconds_each: float
 ) -> None:
-    loop = asyncio.get_running_loop()
+    def serve() -> None:
+        assert curl(f"{honest.server.web}/client/client/sum//20/22").json == {"sum": 42}
+
     async with honest.attacked() as peer:
         flood = Flood(peer, answer)
-        began = loop.time()
-        pouring = asyncio.ensure_future(pour(flood, peer))
-        for _ in range(10):
-            served = await asyncio.to_thread(curl, f"{honest.server.web}/client/client/sum//20/22")
-            assert served.json == {"sum": 42}
-            assert not pouring.done()
-        pouring.cancel()
-        await asyncio.wait({pouring})
-        assert 0 < flood.answered <= (loop.time() - began) / seconds_each + 2 * MAX_ENVELOPES
+        await withstand(pour, peer, flood, seconds_each=seconds_each, serve=serve, times=10)
 
 
 async def test_who_asks_and_never_reads_is_cut_off_and_takes_no_memory(honest: Honest) -> None:
-    before = honest.memory
+    before = honest.server.memory
     async with honest.attacked() as peer:
-        large = Request(verb="post", noun="echo", body=bytes(16_000), timeout_ms=60_000)
-
-        async def pour() -> None:
-            exchange_id = 1
-            while True:
-                await peer.send((exchange_id, large))
-                exchange_id += 2
-
-        flood = asyncio.create_task(pour())
+        flood = asyncio.create_task(ask_and_never_read(peer, 1))
         await asyncio.to_thread(honest.server.wait_for, f"mallory broke the protocol: .* more than {MOST} exchanges")
         await asyncio.to_thread(honest.check)
-        assert honest.memory - before < 64 * MIB
+        assert honest.server.memory - before < 64 * MIB
         flood.cancel()
         await asyncio.wait({flood})
 
 
 async def test_requests_of_large_heads_take_a_bounded_memory_and_the_rest_is_refused_unsent(honest: Honest) -> None:
-    before = honest.memory
+    before = honest.server.memory
     async with honest.attacked() as peer:
         large = Request(headers=[Header(name="x", value="y" * 200)] * 1000)
         large.MergeFrom(WAIT)
@@ -243,7 +209,7 @@ async def test_requests_of_large_heads_take_a_bounded_memory_and_the_rest_is_ref
             await peer.send((exchange_id, large))
         refused = await peer.wait_for(Response)
         assert refused.failure.kind == Failure.BUSY
-        assert honest.memory - before < 100 * MIB
+        assert honest.server.memory - before < 100 * MIB
 
 
 @pytest.mark.parametrize("field", [b"\x1a\x00", b"\x22\x00", b"\x2a\x00"], ids=["arguments", "query", "headers"])

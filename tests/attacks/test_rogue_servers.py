@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,9 +11,23 @@ import pytest_asyncio
 from e2e_curl import curl
 from e2e_processes import Node, Site, site_with_handlers
 from hostile_peers import HostilePeer, HostileServer, Message, hello
-from hostilities import GET, MALFORMED, NAMES, Flood, breaches, pings, requests_for_nothing, resets
+from hostilities import (
+    MALFORMED,
+    SMUGGLED,
+    Flood,
+    Pour,
+    ask_and_never_read,
+    ask_too_often,
+    breaches,
+    introductions,
+    pings,
+    requests_for_nothing,
+    resets,
+    try_names,
+    withstand,
+)
 
-from restpipe.protocol.limits import CANCEL_COST, FOR_OTHERS, MAX_ENVELOPES, PING_COST, REFUSAL_COST
+from restpipe.protocol.limits import CANCEL_COST, FOR_OTHERS, PING_COST, REFUSAL_COST
 from restpipe_pb.v1.pipe_pb2 import (
     Caller,
     Cancel,
@@ -22,7 +35,6 @@ from restpipe_pb.v1.pipe_pb2 import (
     Event,
     Failure,
     Header,
-    Ping,
     Pong,
     Request,
     Response,
@@ -52,12 +64,6 @@ class Victim:
     def check(self) -> None:
         """See that its own web server is as well as before."""
         assert curl(f"{self.node.web}/healthz").status == 200
-
-    @property
-    def memory(self) -> int:
-        """Bytes of memory that the client has now."""
-        status = Path(f"/proc/{self.node.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -103,18 +109,7 @@ async def test_a_frame_that_is_none_ends_the_pipe(victim: Victim, malformed: str
         assert await peer.goodbye()
 
 
-@pytest.mark.parametrize(
-    ("first", "reason"),
-    [
-        ((0, hello(revision=2)), "revision 1.*2"),
-        ((0, hello(initial_window=1)), "an initial window of 1"),
-        ((0, hello(max_exchanges=0)), "it permits no exchange"),
-        ((0, hello(max_frame_bytes=100)), "frames of at most 100"),
-        ((0, hello(manifest=[Event()] * 100_000)), "a manifest of more than"),
-        ((2, GET), "before the hello"),
-        ((0, Ping(id=1)), "before the hello"),
-    ],
-)
+@pytest.mark.parametrize(("first", "reason"), introductions(2))
 async def test_a_server_that_does_not_introduce_itself_has_no_pipe(
     victim: Victim, first: tuple[int, Message], reason: str
 ) -> None:
@@ -126,21 +121,19 @@ async def test_a_server_that_does_not_introduce_itself_has_no_pipe(
 
 
 async def test_a_hello_without_measure_ends_the_call(victim: Victim) -> None:
-    before = victim.memory
+    before = victim.node.memory
     for large in (hello(software="x" * 16 * MIB), hello(manifest=[Event(noun="n", doc="d" * 16 * MIB)])):
         async with victim.server.met() as peer:
             with contextlib.suppress(Exception):  # the client ends the call before all of it is sent
                 await peer.send((0, large))
             await peer.end()
-    assert victim.memory - before < 32 * MIB
+    assert victim.node.memory - before < 32 * MIB
     victim.check()
 
 
 async def test_more_exchanges_than_permitted_end_the_pipe(victim: Victim) -> None:
-    wait = Request(verb="get", noun="wait", arguments=["never"], timeout_ms=60_000)
     async with victim.attacked() as peer:
-        for first in range(2, 2 * MOST + 4, 50):
-            await peer.send(*((each, wait) for each in range(first, min(first + 50, 2 * MOST + 4), 2)))
+        await ask_too_often(peer, 2, MOST)
         assert f"more than {MOST} exchanges" in await peer.goodbye()
 
 
@@ -189,15 +182,7 @@ async def test_more_of_an_answer_than_its_credit_ends_the_pipe_and_cuts_the_answ
         assert "65537 bytes of body where the credit was 65536" in await peer.goodbye()
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        Response(status=200, headers=[Header(name="x", value="a\r\nset-cookie: evil")]),
-        Response(status=200, headers=[Header(name="Transfer-Encoding", value="chunked")]),
-        Response(status=200, content_type="text/html\r\n\r\n<script>"),
-    ],
-    ids=["header", "transfer-encoding", "content type"],
-)
+@pytest.mark.parametrize("answer", SMUGGLED.values(), ids=SMUGGLED)
 async def test_an_answer_cannot_break_out_of_its_http(victim: Victim, answer: Response) -> None:
     async with victim.attacked() as peer:
         received = await asked(victim, peer, answer)
@@ -210,10 +195,7 @@ async def test_an_answer_cannot_break_out_of_its_http(victim: Victim, answer: Re
 
 async def test_no_name_leads_a_server_to_anything_but_an_event(victim: Victim) -> None:
     async with victim.attacked() as peer:
-        for number, (verb, noun) in enumerate(NAMES):
-            response = await peer.ask(2 * number + 2, noun, verb=verb)
-            assert response.failure.kind in (Failure.NOT_FOUND, Failure.WRONG_VERB), (verb, noun)
-            assert response.failure.message.isprintable(), response.failure.message
+        await try_names(peer, 2)
 
 
 async def test_a_server_is_the_host_that_was_dialled_whatever_it_says(victim: Victim) -> None:
@@ -260,38 +242,22 @@ async def test_who_a_server_says_is_calling_has_a_name_that_a_node_may_have(vict
     ],
 )
 async def test_a_flood_is_taken_no_faster_than_it_is_worth_and_local_callers_are_served_meanwhile(
-    victim: Victim, pour: Callable[[Flood, HostilePeer], Awaitable[None]], answer: type[Any], seconds_each: float
+    victim: Victim, pour: Pour, answer: type[Any], seconds_each: float
 ) -> None:
-    loop = asyncio.get_running_loop()
-    before = victim.memory
+    before = victim.node.memory
     async with victim.attacked() as peer:
         flood = Flood(peer, answer, 2)
-        began = loop.time()
-        pouring = asyncio.ensure_future(pour(flood, peer))
-        for _ in range(5):
-            await asyncio.to_thread(victim.check)
-            assert not pouring.done()
-        pouring.cancel()
-        await asyncio.wait({pouring})
-        assert 0 < flood.answered <= (loop.time() - began) / seconds_each + 2 * MAX_ENVELOPES
-        assert victim.memory - before < 64 * MIB
+        await withstand(pour, peer, flood, seconds_each=seconds_each, serve=victim.check, times=5)
+        assert victim.node.memory - before < 64 * MIB
 
 
 async def test_a_server_that_asks_and_never_reads_is_left_and_takes_no_memory(victim: Victim) -> None:
-    before, times = victim.memory, victim.node.output.count(f"more than {MOST} exchanges")
+    before, times = victim.node.memory, victim.node.output.count(f"more than {MOST} exchanges")
     async with victim.attacked() as peer:
-        large = Request(verb="post", noun="echo", body=bytes(16_000), timeout_ms=60_000)
-
-        async def pour() -> None:
-            exchange_id = 2
-            while True:
-                await peer.send((exchange_id, large))
-                exchange_id += 2
-
-        flood = asyncio.create_task(pour())
+        flood = asyncio.create_task(ask_and_never_read(peer, 2))
         await asyncio.to_thread(victim.node.wait_for, f"more than {MOST} exchanges", times=times + 1)
         await asyncio.to_thread(victim.check)
-        assert victim.memory - before < 64 * MIB
+        assert victim.node.memory - before < 64 * MIB
         flood.cancel()
         await asyncio.wait({flood})
 

@@ -83,6 +83,12 @@ class Process:
         return self._popen.pid
 
     @property
+    def memory(self) -> int:
+        """Bytes of memory that it has now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return 1024 * int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0])
+
+    @property
     def output(self) -> str:
         """What it has written so far."""
         with self._changed:
