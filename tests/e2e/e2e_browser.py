@@ -106,6 +106,10 @@ class Page:
         """Have the user prefer "light" or "dark"."""
         self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
+    def resize(self, width: int, height: int) -> None:
+        """Have the window be as large as that, in CSS pixels."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
     def value(self, script: str) -> Any:
         """Return the value of a script, awaited where it is a promise."""
         answer = self._call(

@@ -140,8 +140,18 @@ def test_the_docs_page_can_be_read_by_day_and_by_night(nodes: dict[str, Node], b
     with browser.open(f"{nodes['server'].web}/docs/client/shop") as page:
         page.wait_for(block("get_cat"))
         page.prefer(scheme)
-        for text in (".info .title", ".opblock-summary-path", ".opblock-summary-description"):
+        open_to_try(page, "get_cat")
+        for text in (".info .title", ".opblock-summary-path", ".opblock-summary-description", "td.header-col"):
             page.wait_for(f"{CONTRAST.strip()}({json.dumps(text)}) >= 4.5")
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_status_page_needs_no_scrolling_to_the_side(nodes: dict[str, Node], browser: Browser, width: int) -> None:
+    with browser.open(f"{nodes['server'].web}/") as page:
+        page.resize(width, 900)
+        page.wait_for("document.querySelector('#peers th')")
+        boxes = "[document.documentElement, ...document.querySelectorAll('.scroll')]"
+        assert page.value(f"{boxes}.map(box => box.scrollWidth - box.clientWidth)") == [0, 0, 0]
 
 
 def test_events_are_tried_out_on_the_docs_page(nodes: dict[str, Node], browser: Browser, tmp_path: Path) -> None:

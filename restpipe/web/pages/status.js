@@ -57,8 +57,8 @@ function expiry(timestamp, now) {
 // A column: heading, what it shows of an item, and its kind.
 const PEERS = [
   ["Name", (peer) => peer.available ? peer.name : `${peer.name} (leaving)`],
-  ["Address", (peer) => peer.address],
-  ["Software", (peer) => peer.software],
+  ["Address", (peer) => peer.address, "words"],
+  ["Software", (peer) => peer.software.replace(/^restpipe\//, "")],
   ["Connected", (peer, now) => moment(peer.since, `${duration(Math.max(0, Math.round(now - peer.since)))}`), "figure"],
   ["Round trip", (peer) => duration(peer.round_trip_s), "figure"],
   ["Requests/s", (peer) => number(peer.rate), "figure"],
