@@ -10,6 +10,7 @@
         ├── NotSentError             it never left this node: safe to repeat
         │   ├── PeerAbsentError          the peer is not connected
         │   ├── PeerRefusedError         the peer refused it unprocessed
+        │   │   └── ThreadsBusyError         its handler threads are all busy
         │   ├── PeerTooOldError          the peer's software cannot do it
         │   ├── ServiceUnreachedError    the HTTP service behind the peer was not reached
         │   ├── TooManyExchangesError    a limit on exchanges in flight is reached
@@ -150,6 +151,10 @@ class PeerRefusedError(NotSentError):
     """The peer is draining, or refused the exchange before anything of it was done."""
 
     title = "Peer refused the request unprocessed"
+
+
+class ThreadsBusyError(PeerRefusedError):
+    """All handler threads are busy, and none would have been free soon. Callers see a `PeerRefusedError`."""
 
 
 class PeerTooOldError(NotSentError):

@@ -10,12 +10,12 @@ from functools import partial
 from secrets import token_hex
 from typing import Any
 
-from restpipe.exceptions import BadRequestError, BadResultError
+from restpipe.exceptions import BadRequestError, BadResultError, ThreadsBusyError
 from restpipe.handlers import payload
 from restpipe.handlers.answers import AnswerMemory
 from restpipe.handlers.base import Reply
 from restpipe.handlers.context import EventContext
-from restpipe.handlers.events import EventTable, HandlerEvent
+from restpipe.handlers.events import EventTable
 from restpipe.handlers.file_answers import FileAnswer, is_file
 from restpipe.handlers.once import Once
 from restpipe.handlers.problems import handler_error
@@ -126,11 +126,15 @@ class Dispatcher:
         ctx = EventContext(incoming, loop, self._max_body)
         self._stats.count(event.count)
         try:
-            reply = as_reply(await self._call(event, partial(event.method, ctx, post_data, *arguments, **named)))
+            call = partial(event.method, ctx, post_data, *arguments, **named)
+            result = call() if event.in_loop else await self._threads.run(call, incoming.remaining)
+            reply = as_reply(await result if inspect.isawaitable(result) else result)
             if type(reply.data) in _WHOLE:
                 respond_whole(incoming, reply)
             else:
                 await self._respond(incoming, reply, ctx)
+        except ThreadsBusyError:
+            raise
         except BaseException as error:
             # Whatever else the handler raises, SystemExit included, is an answer.
             if isinstance(error, asyncio.CancelledError) and incoming.abandoned:
@@ -145,10 +149,6 @@ class Dispatcher:
             took = loop.time() - started
             self._stats.timing(Timing.HANDLE, took)
             self._stats.timing(event.timing, took)
-
-    async def _call(self, event: HandlerEvent, call: "partial[Any]") -> Any:
-        result = call() if event.in_loop else await self._threads.run(call)
-        return await result if inspect.isawaitable(result) else result
 
     async def _respond(self, incoming: Incoming, reply: Reply, ctx: EventContext) -> None:
         if is_file(reply.data):

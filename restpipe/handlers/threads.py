@@ -3,11 +3,16 @@
 import asyncio
 import contextvars
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar, cast
+
+from restpipe.exceptions import ThreadsBusyError
+from restpipe.handlers.workload import Workload
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +29,7 @@ class HandlerThreads:
     keep a node from stopping. These are not.
 
     Args:
-        most: threads that may exist. What comes while all are busy waits for one.
+        most: threads that may exist. What comes while all are busy waits for one, if that will not take too long.
     """
 
     def __init__(self, most: int) -> None:
@@ -32,6 +37,8 @@ class HandlerThreads:
         self._count = 0
         self._idle = 0
         self._waiting: OrderedDict[asyncio.Future[_Outcome], Callable[[], Any]] = OrderedDict()
+        self._timers: dict[asyncio.Future[_Outcome], asyncio.TimerHandle] = {}
+        self._workload = Workload()
         self._changed = threading.Condition()
         self._closed = False
 
@@ -40,12 +47,19 @@ class HandlerThreads:
         """Threads that run a handler, those included that nobody waits for any more."""
         return self._count - self._idle
 
-    async def run(self, function: Callable[[], T]) -> T:
+    async def run(self, function: Callable[[], T], within: float = math.inf) -> T:
         """Call `function` in a thread and return what it returns, or raise what it raises.
 
         Cancelling stops the wait, and the call where it has not begun; a thread cannot be stopped.
+
+        Args:
+            function: what to call.
+            within: seconds after which its result is of no use; infinity: it is called whatever the wait.
+
+        Raises:
+            ThreadsBusyError: it would wait too long for a thread, or did. It was not called.
         """
-        future = self._put(function)
+        future = self._put(function, within)
         try:
             result, error = await future
         except asyncio.CancelledError:
@@ -69,15 +83,61 @@ class HandlerThreads:
             self._closed = True
             self._changed.notify_all()
 
-    def _put(self, function: Callable[[], Any]) -> "asyncio.Future[_Outcome]":
+    def _put(self, function: Callable[[], Any], within: float = math.inf) -> "asyncio.Future[_Outcome]":
         future: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         context = contextvars.copy_context()
         with self._changed:
             if self._idle <= len(self._waiting) and self._count < self._most:
                 self._start_thread()
+            ahead = len(self._waiting) - self._idle
+            if ahead >= 0:
+                self._queue(future, ahead, within)
             self._waiting[future] = partial(context.run, function)
             self._changed.notify()
         return future
+
+    def _queue(self, future: "asyncio.Future[_Outcome]", ahead: int, within: float) -> None:
+        """See for how long a call is to wait.
+
+        Raises:
+            ThreadsBusyError: not at all.
+        """
+        now = monotonic()
+        if ahead == 0:
+            self._workload.begin_queue(now)
+        if within == math.inf:
+            return
+        patience = self._workload.patience(ahead, self._idle, within, now)
+        if not patience:
+            for late in self._refusable(self._workload.surplus(ahead, self._idle, now)):
+                self._refuse(late, now)
+            self._workload.refuse(now)
+            raise self._refusal()
+        self._timers[future] = future.get_loop().call_later(patience, self._give_up, future)
+        future.add_done_callback(self._stop_timer)
+
+    def _refusable(self, most: int) -> "list[asyncio.Future[_Outcome]]":
+        """Return the last that wait and may be refused."""
+        waiting = [future for future in self._waiting if future in self._timers and not future.done()]
+        return waiting[-most:] if most else []
+
+    def _give_up(self, future: "asyncio.Future[_Outcome]") -> None:
+        """Let a call wait no longer, unless it has begun."""
+        with self._changed:
+            if future in self._waiting and not future.done():
+                self._refuse(future, monotonic())
+
+    def _refuse(self, future: "asyncio.Future[_Outcome]", now: float) -> None:
+        del self._waiting[future]
+        self._workload.refuse(now)
+        future.set_result((None, self._refusal()))
+
+    def _refusal(self) -> ThreadsBusyError:
+        waiting = len(self._waiting)
+        return ThreadsBusyError(f"all {self._count} handler threads are busy, and {waiting} calls wait for one")
+
+    def _stop_timer(self, future: "asyncio.Future[_Outcome]") -> None:
+        self._timers.pop(future).cancel()
 
     def _start_thread(self) -> None:
         try:
@@ -90,7 +150,7 @@ class HandlerThreads:
         self._count += 1
         self._idle += 1
         if self._count == self._most:
-            log.warning("all %d handler threads are in use; further events wait for one", self._most)
+            log.warning("all %d handler threads are in use; further events wait for one, or are refused", self._most)
 
     def _work(self) -> None:
         while True:
@@ -103,8 +163,10 @@ class HandlerThreads:
                     self._changed.wait()
                 future, function = self._waiting.popitem(last=False)
                 self._idle -= 1
+                self._workload.begin(future, monotonic())
             outcome = None if future.cancelled() else _outcome_of(function)
             with self._changed:
+                self._workload.end(future, monotonic())
                 self._idle += 1  # before it is told: who hears of the outcome finds this thread idle
             if outcome is not None:
                 _tell(future, outcome)

@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterable, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from restpipe.exceptions import BadAnswerError, EventError, PipeLostError
+from restpipe.exceptions import BadAnswerError, EventError, PipeLostError, ThreadsBusyError
 from restpipe.pipe.body import Body
 from restpipe.protocol.failures import from_failure, to_failure
 from restpipe_pb.v1.pipe_pb2 import Request, Response
@@ -219,7 +219,7 @@ class Incoming(LiveExchange):
         if self.responded:
             self.live.break_off(self.id, f"{error.exception_class}: {error}")
         else:
-            if error.executed == "no":
+            if error.executed == "no" and not isinstance(error, ThreadsBusyError):  # that is no fault of the peer's
                 self.live.refused()
             self.respond(Response(failure=to_failure(error), return_code=error.return_code))
 

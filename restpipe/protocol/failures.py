@@ -25,6 +25,7 @@ from restpipe.exceptions import (
     PipeLostError,
     ServiceUnansweredError,
     ServiceUnreachedError,
+    ThreadsBusyError,
     TooManyExchangesError,
     WrongVerbError,
 )
@@ -40,6 +41,7 @@ _KINDS: dict[type[EventError], Failure.Kind.ValueType] = {
     ForbiddenError: Failure.FORBIDDEN,
     HandlerError: Failure.RAISED,
     DeadlineError: Failure.DEADLINE,
+    ThreadsBusyError: Failure.BUSY,
     PeerRefusedError: Failure.BUSY,
     BadResultError: Failure.BAD_RESULT,
     ServiceUnreachedError: Failure.UNREACHED,

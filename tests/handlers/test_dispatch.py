@@ -29,11 +29,13 @@ from restpipe.exceptions import (
     EventError,
     HandlerError,
     NoHandlerError,
+    PeerRefusedError,
     PipeLostError,
     WrongVerbError,
 )
 from restpipe.handlers.base import Reply, ServerEventHandler
 from restpipe.handlers.context import EventContext
+from restpipe.pipe.live import LiveExchanges
 from restpipe.protocol.limits import Limits
 from restpipe.stats import Timing
 from restpipe_pb.v1.pipe_pb2 import Goaway
@@ -551,25 +553,63 @@ async def test_a_handler_is_cancelled_when_the_pipe_ends() -> None:
         await nodes.idle()
 
 
+class Counting(Waiting):
+    called = 0
+
+    def get_counted(self, ctx: EventContext, post_data: Any) -> None:
+        self.called += 1
+
+
 async def test_a_plain_handler_whose_caller_went_away_before_it_began_is_not_called() -> None:
-    class Counting(Waiting):
-        called = 0
-
-        def get_counted(self, ctx: EventContext, post_data: Any) -> None:
-            self.called += 1
-
     handler = Counting()
     async with joined(handler, threads=1) as nodes, asyncio.timeout(PATIENCE):
         blocking = asyncio.create_task(nodes.get("sync"))
         await handler.begun.wait()
-        with pytest.raises(DeadlineError):
-            await nodes.get("counted", timeout=0.05)
+        counted = asyncio.create_task(nodes.get("counted"))
+        while nodes.serving.in_flight < 2:  # noqa: ASYNC110 - nobody tells that it is there
+            await asyncio.sleep(0)
+        counted.cancel()
         while nodes.serving.in_flight > 1:  # noqa: ASYNC110 - it has yet to learn of that, and tells nobody
             await asyncio.sleep(0)
         handler.release.set()
         await blocking
         assert (await nodes.get("neighbour_sync")).data == "unaffected"
         assert handler.called == 0
+
+
+async def test_a_plain_handler_that_gets_no_thread_in_time_is_not_called_and_its_caller_is_told_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handler = Counting()
+    async with joined(handler, threads=1) as nodes, asyncio.timeout(PATIENCE):
+        blocking = asyncio.create_task(nodes.get("sync"))
+        await handler.begun.wait()
+        for _ in range(20):
+            with pytest.raises(PeerRefusedError, match=r"^all 1 handler threads are busy, and 0 calls") as refused:
+                await nodes.get("counted", timeout=0.05)
+            assert (refused.value.status, refused.value.executed, refused.value.retryable) == (503, "no", True)
+        assert (await nodes.get("neighbour")).data == "unaffected"
+        handler.release.set()
+        await blocking
+        assert (await nodes.get("neighbour_sync")).data == "unaffected"
+        assert handler.called == 0
+    assert "counted" not in caplog.text
+
+
+async def test_that_a_node_has_too_much_to_do_is_not_held_against_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blame(_: LiveExchanges) -> None:
+        raise AssertionError
+
+    handler = Counting()
+    async with joined(handler, threads=1) as nodes, asyncio.timeout(PATIENCE):
+        blocking = asyncio.create_task(nodes.get("sync"))
+        await handler.begun.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(LiveExchanges, "refused", blame)
+            with pytest.raises(PeerRefusedError):
+                await nodes.get("counted", timeout=0.05)
+        handler.release.set()
+        await blocking
 
 
 async def test_blocked_threads_are_bounded_and_hold_up_no_other_handler_and_no_heartbeat() -> None:

@@ -1,6 +1,7 @@
 """With an Idempotency-Key, a request is executed once, whatever becomes of its caller and its pipe."""
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -85,9 +86,10 @@ class Office:
 
     def __init__(self, pipes: Pipes) -> None:
         self.handler = Payments()
+        self.threads = HandlerThreads(2)
         self._pipes = pipes
         self._dispatcher = Dispatcher(
-            self.handler, threads=HandlerThreads(2), max_body=1 << 20, send_tracebacks=True, stats=NullStats(),
+            self.handler, threads=self.threads, max_body=1 << 20, send_tracebacks=True, stats=NullStats(),
             memory=AnswerMemory(max_bytes=1000),
         )  # fmt: skip
 
@@ -195,6 +197,18 @@ async def test_a_request_that_was_not_executed_leaves_its_key_free(office: Offic
     office.handler.release.set()
     await failed(pay(joint, arguments=["x"]), BadArgumentsError)
     assert await pay(joint, arguments=["2"]) == (201, b'{"run": 1}', "k")
+
+
+async def test_a_request_that_gets_no_thread_leaves_its_key_free(office: Office) -> None:
+    joint = await office.join()
+    released = threading.Event()
+    blocking = [asyncio.create_task(office.threads.run(lambda: released.wait(PATIENCE))) for _ in range(2)]
+    await failed(pay(joint, "large", verb="patch", timeout_ms=100), PeerRefusedError)
+    assert office.handler.runs["large"] == 0
+    released.set()
+    await asyncio.gather(*blocking)
+    assert (await pay(joint, "large", verb="patch"))[0] == 200
+    assert office.handler.runs["large"] == 1
 
 
 @pytest.mark.parametrize(("verb", "noun", "size"), [("patch", "large", 2000), ("post", "stream", 9)])

@@ -9,10 +9,13 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from functools import partial
 
 import pytest
 
+from restpipe.exceptions import ThreadsBusyError
+from restpipe.handlers import workload
 from restpipe.handlers.threads import HandlerThreads
 
 PATIENCE = 10.0
@@ -127,7 +130,7 @@ async def test_that_all_threads_are_in_use_is_logged_once(caplog: pytest.LogCapt
         for _ in range(3):
             barrier = threading.Barrier(2)
             await asyncio.gather(*(threads.run(lambda: barrier.wait(PATIENCE)) for _ in range(2)))  # noqa: B023
-    assert caplog.messages == ["all 2 handler threads are in use; further events wait for one"]
+    assert caplog.messages == ["all 2 handler threads are in use; further events wait for one, or are refused"]
 
 
 async def test_a_function_whose_caller_went_away_before_it_began_is_not_called_and_not_kept() -> None:
@@ -157,6 +160,78 @@ async def test_a_function_whose_caller_went_away_before_it_began_is_not_called_a
     await running
     assert await threads.run(lambda: 1) == 1
     assert not called
+
+
+@contextlib.asynccontextmanager
+async def all_busy(threads: HandlerThreads, number: int) -> AsyncIterator[None]:
+    """Keep all threads busy."""
+    functions = [Blocked() for _ in range(number)]
+    running = [asyncio.create_task(threads.run(function)) for function in functions]
+    async with asyncio.timeout(PATIENCE):
+        for function in functions:
+            await function.begun.wait()
+        try:
+            yield
+        finally:
+            for function in functions:
+                function.released.set()
+            await asyncio.gather(*running)
+
+
+async def test_a_burst_waits_and_all_of_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "LONGEST", PATIENCE)  # a machine may stand still for a second
+    threads, called = HandlerThreads(2), list[int]()
+    async with all_busy(threads, 2):
+        burst = [asyncio.create_task(threads.run(partial(called.append, i), PATIENCE)) for i in range(500)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*burst)
+    assert sorted(called) == list(range(500))
+
+
+async def test_of_a_queue_that_stands_the_last_are_refused_and_never_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("restpipe.handlers.threads.monotonic", lambda: now)
+    monkeypatch.setattr(workload, "LONGEST", PATIENCE)
+    threads, called = HandlerThreads(4), list[int]()
+
+    def usual() -> None:
+        nonlocal now
+        now += 0.1
+
+    for _ in range(10):
+        await threads.run(usual)
+    async with all_busy(threads, 4):
+        waiting = [asyncio.create_task(threads.run(partial(called.append, i), 100.0)) for i in range(10)]
+        await asyncio.sleep(0)
+        now += 0.2
+        waiting[-1].cancel()
+        with pytest.raises(ThreadsBusyError, match=r"^all 4 handler threads are busy, and 2 calls wait for one$"):
+            await threads.run(partial(called.append, 10), 100.0)
+        await asyncio.wait(waiting[1:])
+        assert waiting[-1].cancelled()
+        assert [type(call.exception()) for call in waiting[1:-1]] == [ThreadsBusyError] * 8
+    await waiting[0]
+    assert called == [0]
+
+
+async def test_what_waited_in_vain_for_half_of_its_time_is_refused_and_never_called() -> None:
+    threads, called = HandlerThreads(1), list[int]()
+    async with all_busy(threads, 1):
+        with pytest.raises(ThreadsBusyError) as refused:
+            await threads.run(lambda: called.append(1), 0.1)
+        assert refused.value.executed == "no"
+    assert await threads.run(lambda: 1, PATIENCE) == 1
+    assert not called
+
+
+async def test_what_has_no_time_of_its_own_waits_whatever_else_is_refused() -> None:
+    threads = HandlerThreads(1)
+    async with all_busy(threads, 1):
+        own = asyncio.create_task(threads.run(lambda: "own"))
+        for _ in range(20):
+            with pytest.raises(ThreadsBusyError):
+                await threads.run(lambda: "too much", 0.01)
+    assert await own == "own"
 
 
 async def test_a_function_whose_caller_went_away_runs_on_and_its_result_is_dropped() -> None:

@@ -12,6 +12,7 @@ from restpipe.web.problems import problem
 TABLE = [
     ("PeerAbsentError", 503, 245, "no", True),
     ("PeerRefusedError", 503, 245, "no", True),
+    ("ThreadsBusyError", 503, 245, "no", True),
     ("TooManyExchangesError", 503, 249, "no", True),
     ("PeerUnknownError", 404, 254, "no", False),
     ("PeerAmbiguousError", 409, 254, "no", False),

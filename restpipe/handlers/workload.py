@@ -1,0 +1,87 @@
+"""How much a pool of threads has to do: who may wait for a thread, and who is better told to come back.
+
+A queue is there for bursts; one that stays only makes everybody late, and no more is done for it. To tell them apart by
+the time for which the queue stands is the idea of controlled delay (RFC 8289). How long one more would wait is known
+beforehand here, by how long calls take: who would wait too long is refused as it comes.
+"""
+
+import math
+
+# Seconds for which a queue may stand, unless a call takes longer: so long it is a burst.
+BURST = 0.1
+# Seconds of waiting that are borne where it is none, unless half a call takes longer. With its way back, who waited so
+# long in vain is refused within 50 ms.
+STEADY = 0.04
+# Seconds after which those who were refused come back, as `Retry-After` tells them. Nothing waits longer; and there is
+# too much to do until nobody was refused for as long.
+LONGEST = 1.0
+# Calls of which the mean is what a call usually takes.
+MEMORY = 32
+
+
+class Workload:
+    """What is known of the calls that threads run, and of those that wait for one.
+
+    Times are monotonic, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._usual = 0.0
+        self._ended = 0
+        self._begun: dict[object, float] = {}
+        self._queue_since = 0.0
+        self._refused = -math.inf
+
+    def begin(self, call: object, now: float) -> None:
+        """Note that a thread begins with a call."""
+        self._begun[call] = now
+
+    def end(self, call: object, now: float) -> None:
+        """Note that a call returned."""
+        self._ended = min(self._ended + 1, MEMORY)
+        self._usual += (now - self._begun.pop(call) - self._usual) / self._ended
+
+    def begin_queue(self, now: float) -> None:
+        """Note that a call begins to wait, and is the only one."""
+        self._queue_since = now
+
+    def refuse(self, now: float) -> None:
+        """Note that a call is refused."""
+        self._refused = now
+
+    def patience(self, ahead: int, idle: int, within: float, now: float) -> float:
+        """Return for how long one more call may wait; 0: it is to be refused.
+
+        Args:
+            ahead: calls that wait already, but for those that idle threads are about to take.
+            idle: how many these are.
+            within: seconds after which the call is of no use. Half of them are for waiting.
+            now: the time.
+        """
+        most = min(self._bearable(now), within / 2)
+        return most if (ahead + 0.5) / self._pace(idle, now) <= most else 0.0
+
+    def surplus(self, waiting: int, idle: int, now: float) -> int:
+        """Return how many of the calls that wait are to be refused, once it is clear that they are no burst."""
+        if not self._queue_stands(now):
+            return 0
+        return max(0, waiting - int(self._bearable(now) * self._pace(idle, now) + 0.5))
+
+    def _bearable(self, now: float) -> float:
+        """Return for how long one more call may wait."""
+        if self._queue_stands(now) or now - self._refused < LONGEST:
+            return min(max(self._usual / 2, STEADY), LONGEST)
+        return LONGEST
+
+    def _queue_stands(self, now: float) -> bool:
+        return now - self._queue_since > min(max(self._usual, BURST), LONGEST)
+
+    def _pace(self, idle: int, now: float) -> float:
+        """Return how many calls begin in a second."""
+        usual = max(self._usual, 1e-6)
+        pace = idle / usual
+        for begun in self._begun.values():
+            lasted = now - begun
+            # What runs on for long is expected to do so for as long again. A while may be due to a process that stood.
+            pace += 1 / (lasted if lasted > usual + LONGEST else usual)
+        return pace
