@@ -64,8 +64,7 @@ class Watch:
         """Look no more."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
 
     def look_now(self) -> None:
         """Look at once, and warn of all that is wrong, whether or not it is new."""

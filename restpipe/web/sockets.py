@@ -67,6 +67,7 @@ class WebSocket:
             code, reason = await self._from_service(answer)
         finally:
             caller.cancel()
+            await asyncio.wait({caller})
         if not self._caller_left:
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
 

@@ -17,6 +17,8 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from restpipe.config import UpstreamAddress
+from restpipe.pipe import Answer
+from restpipe.web.sockets import WebSocket
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
 MAX_MESSAGE = 100_000
@@ -149,6 +151,24 @@ async def test_the_caller_closes_with_its_code_and_reason(identity_files: Path, 
             await socket.close(code, reason)
         async with asyncio.timeout(PATIENCE):
             assert await how == (code, reason)
+
+
+async def test_once_a_web_socket_is_over_nobody_listens_to_its_caller_any_more(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    relay = WebSocket.relay
+
+    async def relay_and_look(socket: WebSocket, answer: Answer) -> None:
+        await relay(socket, answer)
+        left.set_result([name for task in asyncio.all_tasks() if "of a caller" in (name := task.get_name())])
+
+    async def end(socket: ServerConnection) -> None:
+        socket.transport.abort()
+
+    monkeypatch.setattr(WebSocket, "relay", relay_and_look)
+    async with through(identity_files, end) as tunnel, opened(tunnel), asyncio.timeout(PATIENCE):
+        assert await left == []
 
 
 async def test_to_the_service_a_caller_that_vanishes_goes_away(identity_files: Path) -> None:
