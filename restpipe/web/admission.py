@@ -87,6 +87,6 @@ class Place:
         return self._make_request(pipe)
 
     def leave(self) -> None:
-        """The request has its answer, or will have none."""
+        """Give the place back: the request has its answer, or will have none."""
         if self._taken:
             self._admission.give_back(self._peer)

@@ -92,7 +92,6 @@ def _to_client(node: ServerNode) -> Route:
         target = decode(name)
         if not target:
             raise NoHandlerError("the path names no client: /client/<name>/<noun>")
-
         return target, partial(node.pipe_to, target), rest
 
     return route

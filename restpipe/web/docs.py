@@ -2,7 +2,7 @@
 
 import heapq
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from html import escape
 from importlib import resources
 from string import Template
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from restpipe.exceptions import BadArgumentsError, EventError
+from restpipe.exceptions import EventError
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.server import ServerNode
 from restpipe.pipe import Pipe
@@ -24,6 +24,7 @@ from restpipe.version import __version__
 from restpipe.web.documents import MOST_TEXT, Document, Documents, document_of
 from restpipe.web.openapi import describe
 from restpipe.web.problems import problem_response
+from restpipe.web.queries import number
 from restpipe.web.relayed import paths_of_clients
 
 # Clients that an answer lists, unless it is asked for more or fewer; and at most.
@@ -143,7 +144,7 @@ class _OfServerNode:
         pipes = {pipe.peer.name: pipe for pipe in self._node.pipes if pipe.available}
         wanted = query.get("search", "").strip().lower()
         matching = [name for name in pipes if wanted in name.lower() or wanted in pipes[name].peer.address]
-        listed = heapq.nsmallest(_number(query, "limit", PAGE, MOST), matching)
+        listed = heapq.nsmallest(number(query, "limit", PAGE, MOST), matching)
         found = {
             "clients": [_client(root, pipes[name]) for name in listed],
             "matching": len(matching),
@@ -271,12 +272,3 @@ def _answering(endpoint: Endpoint) -> Endpoint:
             return problem_response(error)
 
     return answer
-
-
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, "")
-    if not text:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise BadArgumentsError(f"{name} should be a number, and not {text[:20]!a}")
-    return min(int(text), most)

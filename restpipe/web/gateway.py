@@ -21,6 +21,7 @@ from restpipe.exceptions import (
 from restpipe.handlers.dispatch import check_header
 from restpipe.handlers.payload import media_type
 from restpipe.nodes.exchanges import Exchange, Patience, PipeTo, exchange
+from restpipe.nodes.held_bodies import HELD_BODY
 from restpipe.pipe import Answer, PipeDepartsError
 from restpipe.pipe.request_ids import REQUEST_ID, instance, sane
 from restpipe.web.admission import Admission, Place
@@ -29,7 +30,7 @@ from restpipe.web.door import Door
 from restpipe.web.health import OPEN_TO_ALL
 from restpipe.web.http import UNASKED, WHOLE_RESPONSE
 from restpipe.web.problems import ATTEMPTS, CLOSE, RETURN_CODE, RawHeaders, problem
-from restpipe.web.request_bodies import HELD_BODY, Room, Upload, read_whole
+from restpipe.web.request_bodies import Room, Upload, read_whole
 from restpipe.web.requests import NOT_FORWARDED, Asked, Scope
 from restpipe.web.sockets import Send, WebSocket
 from restpipe_pb.v1.pipe_pb2 import Response
@@ -90,7 +91,7 @@ class Gateway:
         asked: type[Asked] = Asked,
     ) -> None:
         self._app = app
-        self._exchanges = exchange
+        self._have_answered = exchange
         self._make_asked = asked
         self._door = door
         self._prefix = prefix
@@ -164,7 +165,7 @@ class Gateway:
             place = Place(self._admission, peer, asked.request_to)
             try:
                 with self._callers.watching(receive):
-                    answer, attempts = await self._exchanges(
+                    answer, attempts = await self._have_answered(
                         pipe_to, place.make_request, socket.upload(), asked.patience
                     )
             finally:
@@ -212,7 +213,7 @@ class Gateway:
         place = Place(self._admission, peer, make_request)
         try:
             with self._callers.watching(receive):
-                return await self._exchanges(pipe_to, place.make_request, upload, patience)
+                return await self._have_answered(pipe_to, place.make_request, upload, patience)
         except DeadlineError as error:
             if upload is None or not upload.awaited:
                 raise

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from restpipe.exceptions import BadRequestError, EventError, HeadersTooLargeError, HeadTooSlowError, InternalError
-from restpipe.web.problems import problem
+from restpipe.web.problems import last_answer, problem
 
 log = logging.getLogger(__name__)
 
@@ -315,9 +315,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(cause if isinstance(cause, EventError) else BadRequestError(msg))
 
     def _refuse(self, error: EventError) -> None:
-        status, headers, body = problem(error)
-        lines = [name + b": " + value + b"\r\n" for name, value in [*headers, (b"connection", b"close")]]
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self.transport.write(last_answer(error))
         self.transport.close()
 
 

@@ -3,6 +3,7 @@
 import json
 
 from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from restpipe.exceptions import (
     BodyTooSlowError,
@@ -58,6 +59,13 @@ def problem(error: EventError) -> tuple[int, RawHeaders, bytes]:
         # but the first challenge of a list.
         headers += [(b"www-authenticate", scheme + b' realm="restpipe"') for scheme in (b"Bearer", b"Basic")]
     return error.status, headers, body
+
+
+def last_answer(error: EventError) -> bytes:
+    """Return the answer that tells of `error`, as it is written on a connection that is closed then."""
+    status, headers, body = problem(error)
+    lines = [name + b": " + value + b"\r\n" for name, value in [*headers, CLOSE]]
+    return b"".join([STATUS_LINE[status], *lines, b"\r\n", body])
 
 
 def problem_response(error: EventError) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from restpipe.exceptions import BadRequestError
-from restpipe.nodes.held_bodies import HELD_BODY, HeldBody
+from restpipe.nodes.held_bodies import HeldBody
 from restpipe.web.callers import WATCH_INTERVAL, CallerGone, Receive, Unasked
 
 # Bytes that are read ahead of a body nobody takes, to come to where its caller hung up: a TCP connection hides its end
@@ -130,6 +130,3 @@ async def read_whole(receive: Receive) -> bytes:
             raise CallerGone
         parts.append(message.get("body", b""))
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-__all__ = ["HELD_BODY", "Upload", "read_whole"]

@@ -53,8 +53,8 @@ class WebServer:
         socket_mode: permissions of a unix socket.
         grace: seconds that requests have to finish when it stops.
         head_timeout: seconds that the head of a request may take to arrive.
-        max_message: bytes of a message that a web socket of a caller may bring.
         idle_timeout: seconds that a connection may stay open without a request.
+        max_message: bytes of a message that a web socket of a caller may bring.
     """
 
     def __init__(

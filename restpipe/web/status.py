@@ -22,6 +22,7 @@ from restpipe.nodes.traffic import Sample, Traffic
 from restpipe.pipe import Pipe
 from restpipe.version import __version__
 from restpipe.web.problems import problem_response
+from restpipe.web.queries import number
 
 Node = ServerNode | ClientNode
 
@@ -96,8 +97,8 @@ class Asked:
         return cls(
             query.get("clients", "").strip().lower(),
             sort,
-            _number(query, "offset", 0, 1_000_000_000),
-            _number(query, "limit", PAGE, MAX_PAGE),
+            number(query, "offset", 0, 1_000_000_000),
+            number(query, "limit", PAGE, MAX_PAGE),
         )
 
 
@@ -139,7 +140,7 @@ class Status:
             "now": time.time(),
             "sequence": meter.sequence,
             "totals": together["totals"] | {"repeats": meter.repeats, "connections": meter.connections},
-            "samples": _samples(each for number, each in meter.samples if number > since),
+            "samples": _samples(each for sequence, each in meter.samples if sequence > since),
             "certificates": {
                 "node": _timestamp(node.identity.not_after),
                 "ca": _timestamp(node.identity.ca_not_after),
@@ -197,7 +198,7 @@ def add_status(app: FastAPI, node: Node) -> None:
     async def tell(request: Request) -> Response:
         query = request.query_params
         try:
-            since, events = _number(query, "since", 0, 1 << 60), _number(query, "events", MAX_EVENTS, MAX_EVENTS)
+            since, events = number(query, "since", 0, 1 << 60), number(query, "events", MAX_EVENTS, MAX_EVENTS)
             document = status.document(Asked.of(query), since, events)
         except EventError as error:
             return problem_response(error)
@@ -257,12 +258,3 @@ def _event(event: Remembered) -> dict[str, Any]:
 
 def _timestamp(moment: datetime | None) -> float | None:
     return None if moment is None else moment.astimezone(UTC).timestamp()
-
-
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, "")
-    if not text:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise BadArgumentsError(f"{name} should be a number, and not {text[:20]!a}")
-    return min(int(text), most)

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 
 from restpipe.exceptions import BadRequestError
-from restpipe.web.problems import problem
+from restpipe.web.problems import last_answer
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -18,9 +17,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().data_received(data)
         if not self.handshake_initiated and self.conn.handshake_exc is not None and not self.transport.is_closing():
             cause: Any = self.conn.handshake_exc.__cause__ or self.conn.handshake_exc
-            status, headers, body = problem(BadRequestError(f"the request cannot open a web socket: {cause}"))
-            lines = [name + b": " + value + b"\r\n" for name, value in [*headers, (b"connection", b"close")]]
-            self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+            self.transport.write(last_answer(BadRequestError(f"the request cannot open a web socket: {cause}")))
             self.transport.close()
 
     def send_receive_event_to_app(self) -> None:

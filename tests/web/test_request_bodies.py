@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from restpipe.exceptions import BadRequestError
+from restpipe.nodes.held_bodies import HELD_BODY
 from restpipe.web import request_bodies
 from restpipe.web.callers import CallerGone, Receive, Unasked
-from restpipe.web.request_bodies import AHEAD, HELD_BODY, Room, Upload, read_whole
+from restpipe.web.request_bodies import AHEAD, Room, Upload, read_whole
 
 PATIENCE = 10.0
 GONE = {"type": "http.disconnect"}
