@@ -76,7 +76,7 @@ def load_settings(settings_class: type[Settings], keywords: Mapping[str, object]
         keywords: values by field, as they are, or as text.
 
     Raises:
-        ConfigError: as above; the keyword is named.
+        ConfigError: values are wrong. The message has a line for each, which names the keyword.
     """
     return _load(settings_class, keywords, from_keywords)
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
@@ -12,6 +12,8 @@ from restpipe.config.fields import NodeFields
 from restpipe.config.sources import EnvironmentSource, UserModuleSource
 from restpipe.config.table import rows, shown
 from restpipe.config.upstreams import UpstreamAddress
+
+Service = TypeVar("Service", UpstreamAddress | None, str)
 
 
 class NodeSettings(NodeFields):
@@ -75,27 +77,17 @@ class NodeSettings(NodeFields):
             raise ValueError(f"should exceed {cls.variable('heartbeat_interval_s')}, which is {shown(interval)}")
         return timeout
 
-    @field_validator("upstream")
+    @field_validator("upstream", "asgi")
     @classmethod
-    def _one_serves(cls, upstream: UpstreamAddress | None, info: ValidationInfo) -> UpstreamAddress | None:
+    def _one_serves(cls, service: Service, info: ValidationInfo) -> Service:
         handler = info.data.get("event_handler")
-        if upstream and handler not in (None, cls.model_fields["event_handler"].default):
+        if service and handler not in (None, cls.model_fields["event_handler"].default):
             raise ValueError(
                 f"should be empty, or {cls.variable('event_handler')}, which is {handler}: one of them serves"
             )
-        return upstream
-
-    @field_validator("asgi")
-    @classmethod
-    def _nothing_else_serves(cls, asgi: str, info: ValidationInfo) -> str:
-        handler = info.data.get("event_handler")
-        if asgi and handler not in (None, cls.model_fields["event_handler"].default):
-            raise ValueError(
-                f"should be empty, or {cls.variable('event_handler')}, which is {handler}: one of them serves"
-            )
-        if asgi and info.data.get("upstream"):
+        if service and info.data.get("upstream"):
             raise ValueError(f"should be empty, or {cls.variable('upstream')}: one of them serves")
-        return asgi
+        return service
 
     @field_validator("files")
     @classmethod

@@ -1,7 +1,6 @@
 """What server and client nodes have in common."""
 
 import asyncio
-import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
@@ -59,9 +58,13 @@ class Node(ABC):
     Attributes:
         settings: as given.
         custody: of its key, its certificates and its CRL.
+        limits: of its pipes.
+        stats: where its figures go.
+        threads: for what blocks.
         handler: the event handler; None where an HTTP service or an ASGI application serves.
         service: serves the peers' requests.
         meter: counts what it does.
+        notifier: calls the hooks of its operator.
         started: when it was started.
         tracing: makes spans; None where the program does not want them.
         exchange: has a request answered by a peer.
@@ -154,8 +157,7 @@ class Node(ABC):
         await self.notifier.settle(HOOK_PATIENCE)
         if self._notifying is not None:
             self._notifying.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._notifying
+            await asyncio.wait({self._notifying})
         self.threads.close()
         await self.stats.stop()
 

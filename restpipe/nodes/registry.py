@@ -109,10 +109,9 @@ class Registry:
             if known:
                 pipe = self._pipes.get(target)
             else:
-                found = await self._addresses_in_time(target, added, max(deadline, begun + RESOLVE_TIME))
-                if found is None:
+                addresses = await self._addresses_in_time(target, added, max(deadline, begun + RESOLVE_TIME))
+                if addresses is None:
                     continue
-                addresses = found
                 pipe = self._by_address(target, addresses, permits)
                 known = bool(addresses)
             if pipe is not None and pipe.available:
