@@ -201,11 +201,17 @@ class ClientNode(Node):
                 # Dialling at once would break again, for ever.
                 await asyncio.sleep(self.settings.reconnect_max_s)
             elif self._short_lives:
-                await asyncio.sleep(self._pause())
+                await asyncio.sleep(self._pause(broken=end is not None and end.lost))
 
-    def _pause(self) -> float:
-        """Return the seconds to leave a server alone that took this node in and let it go at once."""
+    def _pause(self, *, broken: bool) -> float:
+        """Return the seconds to leave a server alone that took this node in, and whose pipe ended at once.
+
+        Where the server let it go, they are ever more. Where the connection broke, it may carry something each time: a
+        network that breaks all connections five times a second has half of that time left for work.
+        """
         least, most = self.settings.reconnect_min_s, self.settings.reconnect_max_s
+        if broken:
+            return random.uniform(0, min(least, SHORT_LIFE))  # noqa: S311
         pause = min(least * 2 ** min(self._short_lives - 1, _MOST_DOUBLINGS), most, SHORT_LIFE)
         return random.uniform(pause / 2, pause)  # noqa: S311
 

@@ -174,6 +174,30 @@ async def test_a_server_that_greets_and_leaves_again_and_again_is_dialled_ever_l
         assert loop.time() - began >= (0.1 + 0.2 + 0.4 + 0.4) / 2
 
 
+async def test_a_connection_that_breaks_again_and_again_is_made_anew_as_soon_as_at_first(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch, leak_free: None
+) -> None:
+    monkeypatch.setattr("restpipe.nodes.client.SHORT_LIFE", PATIENCE)
+    pauses = []
+
+    def pause(least: float, most: float) -> float:
+        pauses.append((least, most))
+        return 0
+
+    async with (
+        running_server(identity_files) as server,
+        running_client(identity_files, server.port, reconnect_min_s=0.1, reconnect_max_s=PATIENCE) as client,
+    ):
+        with monkeypatch.context() as patch:
+            for times in range(1, 6):
+                await told(client).until("connect_success", times)
+                patch.setattr("restpipe.nodes.client.random.uniform", pause)
+                (pipe,) = client.pipes
+                await pipe._carrier.close()
+            await told(client).until("connect_success", 6)
+    assert pauses == [(0, 0.1)] * 5
+
+
 async def test_who_loses_its_name_again_and_again_leaves_it_for_longer_each_time_and_says_why_to_its_callers(
     identity_files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, leak_free: None
 ) -> None:
