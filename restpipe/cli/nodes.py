@@ -33,8 +33,10 @@ def client(options: dict[str, object]) -> None:
     """
     load = partial(load_client_settings, options, inherited_bind())
     settings = load()
+    # gRPC reads both when it is imported. Its own resolver asks DNS even for what /etc/hosts has, and waits for it.
+    os.environ.setdefault("GRPC_DNS_RESOLVER", "native")
     if not settings.debug:
-        # gRPC reads it when it is imported. What it would print of each attempt to connect, the log says once.
+        # What it would print of each attempt to connect, the log says once.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from restpipe.cli.run import run
 
