@@ -18,9 +18,10 @@ from rich.json import JSON
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from restpipe.cli.call import Outcome
-from restpipe.cli.local import Connection, printable, refusal
+from restpipe.cli.local import Connection, refusal
 from restpipe.config import WebBind
 from restpipe.exceptions import ConfigError
+from restpipe.identity.wording import printable
 from restpipe.version import __version__
 
 PIECE = 64 * 1024

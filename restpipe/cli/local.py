@@ -88,11 +88,6 @@ def shown(address: WebBind) -> str:
     return str(address) if isinstance(address, UnixBind) else f"http://{address}"
 
 
-def printable(text: str) -> str:
-    """Return a text in which nothing is left that a terminal would obey."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def _accepts(address: WebBind) -> bool:
     try:
         with closing(Connection(address)) as connection:

@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from restpipe.cli.local import printable
+from restpipe.identity.wording import printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Seconds of the last of which the rates are the mean.

@@ -17,11 +17,11 @@ from restpipe.identity.certificates import (
     ROLE_USAGES,
     PrivateKey,
     Role,
+    authority_identifier,
     certificate_hosts,
     certificate_name,
     certificate_roles,
     check_name,
-    extension,
     host_name,
     is_authority,
     public_key_bytes,
@@ -258,19 +258,13 @@ class Authority:
         self, name: str, role: Role, hosts: Sequence[str], key: ec.EllipticCurvePublicKey, days: int
     ) -> x509.Certificate:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        own = extension(self.certificate, x509.SubjectKeyIdentifier)
-        issuer_key = (
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
-            if own
-            else x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        )
         latest = self.certificate.not_valid_after_utc
         builder = (
             _builder(subject, self.certificate.subject, key, days, latest)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ROLE_USAGES[role]]), critical=False)
-            .add_extension(issuer_key, critical=False)
+            .add_extension(authority_identifier(self.certificate), critical=False)
         )
         if hosts:
             names = x509.SubjectAlternativeName(dict.fromkeys(host_name(host) for host in hosts))

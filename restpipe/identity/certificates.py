@@ -187,6 +187,18 @@ def public_key_bytes(holder: x509.Certificate | PrivateKey) -> bytes:
         raise IdentityError(f"its public key cannot be read: {error}") from error
 
 
+def authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """Return the extension of what a CA signs that tells by which of its keys.
+
+    Raises:
+        IdentityError: the extensions of the CA's certificate cannot be read.
+    """
+    own = extension(issuer, x509.SubjectKeyIdentifier)
+    if own:
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
+
+
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)

@@ -125,8 +125,8 @@ def examine(
         role: what the node is.
         installing: whether the files are about to be copied. A key that others can read is then a warning: the copy
             will be private, and some file systems know no permissions.
-        regular: whether the files may be nothing but regular files. One that reads them again and again would wait for
-            ever at a pipe that nobody writes to.
+        regular: whether they must be regular files: who reads them again and again would wait for ever for a pipe
+            that nobody writes to.
 
     Returns:
         The identity, None where there is an error, and the faults.

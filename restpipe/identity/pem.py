@@ -54,7 +54,7 @@ class PemFile:
         Args:
             path: the file.
             missing: the way out where there is no such file.
-            regular: whether it may be nothing but a regular file, such as a pipe.
+            regular: whether it must be a regular file: for the other end of a pipe one could wait for ever.
 
         Raises:
             IdentityError: it is missing, cannot be read, or holds no PEM.

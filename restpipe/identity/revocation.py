@@ -8,10 +8,16 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from restpipe.exceptions import IdentityError
-from restpipe.identity.certificates import PrivateKey, extension, is_authority, shown
+from restpipe.identity.certificates import (
+    PrivateKey,
+    authority_identifier,
+    extension,
+    is_authority,
+    public_key_bytes,
+    shown,
+)
 from restpipe.identity.pem import PemFile, is_missing
 from restpipe.identity.wording import moment, printable
 
@@ -99,7 +105,7 @@ def read_revocations(
             raise IdentityError(f"{path}: {error}") from error
         if crl.next_update_utc is not None:
             updates.append(crl.next_update_utc)
-    kept = {key: before for key, before in held.issues.items() if key in map(_key_of, anchors)}
+    kept = {key: before for key, before in held.issues.items() if key in map(public_key_bytes, anchors)}
     for key, before in kept.items():
         if issues.setdefault(key, before) < before:
             raise IdentityError(
@@ -142,19 +148,13 @@ def next_crl(
         skew: by how much the clocks of nodes may be behind.
     """
     now = datetime.now(UTC)
-    identifier = extension(authority, x509.SubjectKeyIdentifier)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.subject)
         .last_update(now - skew)
         .next_update(authority.not_valid_after_utc)
         .add_extension(x509.CRLNumber(crl_number(previous) + 1), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-            if identifier
-            else x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()),
-            critical=False,
-        )
+        .add_extension(authority_identifier(authority), critical=False)
     )
     for entry in previous or ():
         builder = builder.add_revoked_certificate(entry)
@@ -204,8 +204,4 @@ def _check(crl: x509.CertificateRevocationList, anchors: Sequence[x509.Certifica
         raise IdentityError(f"the extensions of the CRL cannot be read: {printable(str(error))}") from error
     if critical:  # such as those of a delta CRL, or of one that is for some certificates only (RFC 5280 section 5.2)
         raise IdentityError(f"the CRL has a rule that is not applied here ({', '.join(critical)}); use a complete CRL")
-    return _key_of(signer)
-
-
-def _key_of(authority: x509.Certificate) -> bytes:
-    return authority.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return public_key_bytes(signer)

@@ -28,10 +28,10 @@ takes the place which the Cancel makes free.
 
 # Handshake
 
-The first envelope in each direction is a Hello, sent at once and without waiting for the other; only a node that wants no
-pipe at all sends a Goaway in its place. Nothing else may be sent before the peer's Hello has arrived. A node that does not speak the peer's `revision` answers
-Goaway(PROTOCOL_ERROR) with a message that names both revisions, and ends the call. Unknown fields are ignored, as in any
-protobuf; an envelope of an unknown kind is a protocol error.
+The first envelope in each direction is a Hello, sent at once and without waiting for the other; only a node that wants
+no pipe at all sends a Goaway in its place. Nothing else may be sent before the peer's Hello has arrived. A node that
+does not speak the peer's `revision` answers Goaway(PROTOCOL_ERROR) with a message that names both revisions, and ends
+the call. Unknown fields are ignored, as in any protobuf; an envelope of an unknown kind is a protocol error.
 
 # Exchanges
 
@@ -60,9 +60,10 @@ more than some megabytes together.
 # Credit
 
 Each half has a window: the bytes of body its sender may still send. It starts at the `initial_window` of the receiver's
-Hello, or at 0 where a Request says so; every byte of body reduces it, in a Request or Response as in a Chunk; Credit adds to it. A sender MUST NOT exceed
-it. A receiver grants credit as the bytes are consumed, not as they arrive, SHOULD do so for at least a quarter of a window
-at a time, and need not do so once it knows that no more will come. So a slow reader stops its own sender and no one else.
+Hello, or at 0 where a Request says so; every byte of body reduces it, in a Request or Response as in a Chunk; Credit
+adds to it. A sender MUST NOT exceed it. A receiver grants credit as the bytes are consumed, not as they arrive, SHOULD
+do so for at least a quarter of a window at a time, and need not do so once it knows that no more will come. So a slow
+reader stops its own sender and no one else.
 
 A receiver makes a window larger by granting more than was consumed. Since a sender gets no more than a window across in a
 round trip, it SHOULD do so where a whole window is consumed in little more than the round trip of a Ping, which it may
