@@ -8,6 +8,9 @@ METHOD = "Connect"
 # Seconds that a TLS handshake may take on a server, so that who says nothing is gone within five. Where one or two
 # thousand clients come back at once, the last wait for the handshakes of many: ten seconds brought none back sooner.
 HANDSHAKE_TIMEOUT = 4.5
+# Seconds after which a connection on which there is no call is closed, or twice as many: one of a client that dials
+# has its call at once.
+IDLE_TIMEOUT = 10.0
 # Calls on one connection.
 MAX_STREAMS = 16
 # Seconds by which gRPC's pings come later than the pipe's own, which make them needless.
@@ -49,6 +52,8 @@ def server_options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", MAX_STREAMS),
         # A connection that never completes its handshake; the default is two minutes.
         ("grpc.server_handshake_timeout_ms", round(1000 * HANDSHAKE_TIMEOUT)),
+        # A connection that never brings a call, from a client with a certificate; the default is to keep it for ever.
+        ("grpc.max_connection_idle_ms", round(1000 * IDLE_TIMEOUT)),
     ]
 
 

@@ -6,7 +6,6 @@ import errno
 import ipaddress
 import logging
 import socket
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +13,7 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from restpipe.exceptions import ConfigError, IdentityError
 from restpipe.identity.certificates import certificate_name, parse_certificate
@@ -23,16 +22,13 @@ from restpipe.identity.names import EVERYONE
 from restpipe.identity.revocation import NOTHING_REVOKED
 from restpipe.identity.wording import moment
 from restpipe.protocol.limits import Limits
+from restpipe.transport.calls import Calls, Reflection
 from restpipe.transport.carrier import CarrierLostError, Peer
 from restpipe.transport.channel_options import METHOD, SERVICE, server_options
 from restpipe.transport.health import Health
 from restpipe_pb.v1 import pipe_pb2  # noqa: F401  (reflection describes what is imported)
 
 log = logging.getLogger(__name__)
-
-# Calls of one client, those included whose pipes ended and which it keeps open: gRPC cannot end a call whose client
-# does not read. An honest client has one, and for a moment a few.
-MAX_CALLS = 32
 
 NOT_ALLOWED = "{!r} is none of the clients that the server allows; RP_ALLOWED_CLIENTS there says which"
 
@@ -89,14 +85,16 @@ class PipeListener:
         self._accept = accept
         self.revocations = NOTHING_REVOKED
         self.allowed = EVERYONE
-        self._calls: Counter[str] = Counter()
-        self._health = Health(("", SERVICE))
+        self._calls = Calls()
+        self._health = Health(("", SERVICE), self._calls)
         self._server = grpc.aio.server(options=server_options(limits))
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._connect)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            Reflection(names, self._calls), self._server
+        )
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port, which is chosen where `port` is 0.
@@ -139,6 +137,13 @@ class PipeListener:
         await self._server.stop(grace)
 
     async def _connect(self, _requests: object, context: Context) -> None:
+        # A handler that ends with CancelledError sends no status, and its client waits for ever (grpc/grpc#28989).
+        with contextlib.suppress(asyncio.CancelledError):
+            async with self._calls.another(context):
+                await self._accept(GrpcServerCarrier(context, await self._admitted(context)))
+
+    async def _admitted(self, context: Context) -> Peer:
+        """Return who called; a call of who may not have a pipe is aborted."""
         try:
             peer = _peer(context)
         except IdentityError as error:
@@ -146,6 +151,7 @@ class PipeListener:
                 "refused a client at %s: its certificate names no node: %s", peer_address(context.peer()), error
             )
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the client's certificate names no node: {error}")
+        await self._calls.turn(peer.name)
         revoked = self.revocations.date(parse_certificate(peer.certificate))
         if revoked is not None:
             log.warning("refused %s at %s: its certificate was revoked on %s", peer.name, peer.address, moment(revoked))
@@ -159,16 +165,7 @@ class PipeListener:
                 grpc.StatusCode.PERMISSION_DENIED,
                 NOT_ALLOWED.format(peer.name),
             )
-        if self._calls[peer.name] >= MAX_CALLS:
-            log.warning("refused %s at %s: it has %d calls open already", peer.name, peer.address, MAX_CALLS)
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{peer.name} has {MAX_CALLS} calls open already")
-        self._calls[peer.name] += 1
-        # A handler that ends with CancelledError sends no status, and its client waits for ever (grpc/grpc#28989).
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._accept(GrpcServerCarrier(context, peer))
-        finally:
-            self._calls[peer.name] -= 1
+        return peer
 
 
 def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:

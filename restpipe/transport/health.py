@@ -1,13 +1,12 @@
 """grpc.health.v1.Health: whether the server takes new clients."""
 
 import asyncio
-from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-Context = Any  # grpc.aio.ServicerContext, which the stubs of grpc do not type
+from restpipe.transport.calls import Calls, Context
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -18,10 +17,12 @@ class Health(health_pb2_grpc.HealthServicer):
 
     Args:
         names: of the services that can be asked for; "" is the whole server.
+        calls: the calls that are open.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], calls: Calls) -> None:
         self._names = names
+        self._calls = calls
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -40,10 +41,11 @@ class Health(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> None:
         """Answer, and again when the answer changes."""
-        await context.write(self._status(request.service))
-        await self._draining.wait()
-        await context.write(self._status(request.service))
-        await asyncio.Event().wait()
+        async with self._calls.another(context):
+            await context.write(self._status(request.service))
+            await self._draining.wait()
+            await context.write(self._status(request.service))
+            await asyncio.Event().wait()
 
     def _status(self, service: str) -> HealthCheckResponse:
         if service not in self._names:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -289,9 +290,13 @@ async def serving(channel: grpc.aio.Channel, service: str) -> int:
     return int(answer.status)
 
 
-async def reflected(channel: grpc.aio.Channel, request: reflection_pb2.ServerReflectionRequest) -> Any:
+def reflect(channel: grpc.aio.Channel) -> Any:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
-    call = stub.ServerReflectionInfo()
+    return stub.ServerReflectionInfo()
+
+
+async def reflected(channel: grpc.aio.Channel, request: reflection_pb2.ServerReflectionRequest) -> Any:
+    call = reflect(channel)
     await call.write(request)
     await call.done_writing()
     return await call.read()
@@ -379,31 +384,81 @@ async def test_the_services_of_the_port_can_be_listed_and_described(identities: 
 # How many
 
 
+async def wait_until(over: asyncio.Event, carrier: GrpcServerCarrier) -> None:
+    await carrier.write(b"first")
+    await over.wait()
+
+
+@contextlib.asynccontextmanager
+async def two_clients(
+    identities: Identities, over: asyncio.Event
+) -> AsyncIterator[tuple[grpc.aio.Channel, grpc.aio.Channel]]:
+    """Connect two clients to a server whose pipes last until it is over."""
+    other = dataclasses.replace(forge.ca().make("client", name="other"), ca_pem=identities.server.ca_pem)
+    server = dataclasses.replace(identities.server, ca_pem=identities.server.ca_pem + forge.ca().pem)
+    async with (
+        listening(server, functools.partial(wait_until, over)) as port,
+        secure_channel(identities.client, port) as channel,
+        secure_channel(other, port) as others,
+    ):
+        yield channel, others
+
+
 async def test_a_client_has_no_more_calls_open_than_it_may_and_another_is_not_affected(
     identities: Identities, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("restpipe.transport.grpc_server.MAX_CALLS", 2)
+    monkeypatch.setattr("restpipe.transport.calls.MAX_CALLS", 4)
     over = asyncio.Event()
-
-    async def accept(carrier: GrpcServerCarrier) -> None:
-        await carrier.write(b"first")
-        await over.wait()
-
-    other = forge.ca().make("client", name="other")
-    server = dataclasses.replace(identities.server, ca_pem=identities.server.ca_pem + forge.ca().pem)
-    async with (
-        listening(server, accept) as port,
-        secure_channel(identities.client, port) as channel,
-        secure_channel(dataclasses.replace(other, ca_pem=identities.server.ca_pem), port) as others,
-    ):
+    async with two_clients(identities, over) as (channel, others):
         calls = [connect(channel), connect(channel)]
         assert [await call.read() for call in calls] == [b"first", b"first"]
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await connect(channel).read()
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "2 calls" in caplog.text
+        watching, reflecting = watch(channel, ""), reflect(channel)
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await reflecting.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        assert (await reflecting.read()).HasField("list_services_response")
+        for another in (connect, reflect, functools.partial(watch, service=""), connect):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await another(channel).read()
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caplog.text.count("4 calls open") == 1
         assert await connect(others).read() == b"first"
         over.set()
         for call in calls:
             assert await call.read() is grpc.aio.EOF
         assert await connect(channel).read() == b"first"
+
+
+async def test_a_client_that_calls_again_and_again_waits_for_its_turn_and_another_does_not(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restpipe.transport.calls.PIPE_INTERVAL", 1000)
+    over = asyncio.Event()
+    async with two_clients(identities, over) as (channel, others), asyncio.timeout(CONNECT_TIMEOUT):
+        assert await connect(channel).read() == b"first"
+        again = connect(channel)
+        waiting = asyncio.ensure_future(again.read())
+        await again.wait_for_connection()
+        assert await connect(others).read() == b"first"
+        assert not waiting.done()
+        again.cancel()
+        await asyncio.wait({waiting})
+        over.set()
+
+
+async def test_a_connection_that_brings_no_call_is_closed_and_one_with_a_call_is_not(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restpipe.transport.channel_options.IDLE_TIMEOUT", 0.2)
+    over = asyncio.Event()
+    async with (
+        listening(identities.server, functools.partial(wait_until, over)) as port,
+        secure_channel(identities.client, port) as channel,
+        asyncio.timeout(CONNECT_TIMEOUT),
+    ):
+        call = connect(channel)
+        assert await call.read() == b"first"
+        async with raw_http2(identities.client, port) as idle:
+            idle.settings({})
+            await idle.end()
+        over.set()
+        assert await call.read() is grpc.aio.EOF
