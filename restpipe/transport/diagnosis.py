@@ -22,6 +22,7 @@ _UNUSABLE = "this node's key, certificate and CA cannot be used; install them an
 # first that fits counts.
 _CAUSES = (
     ("Connection refused", "nothing listens there; start the server node, or check its host and port"),
+    ("Connection timed out", "no answer; check host and port, and the firewalls in between"),
     ("DNS resolution failed", "the host name does not resolve; check the name"),
     ("Domain name not found", "the host name does not resolve; check the name"),
     ("No route to host", "there is no route to the host; check the network"),

@@ -125,7 +125,7 @@ async def dial(
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     loop = asyncio.get_running_loop()
     deadline = loop.time() + connect_timeout
-    too_late = f"no answer within {connect_timeout:g} s"
+    too_late = f"no answer within {connect_timeout:g} s; check host and port, and the firewalls in between"
     try:
         async with asyncio.timeout_at(deadline):
             if expected and _revoked(expected, revocations) is None:

@@ -22,6 +22,7 @@ async def said(error: AioRpcError) -> str:
     [
         ("UNKNOWN: ipv4:192.0.2.1:1: Failed to connect to remote host: No route to host", "there is no route"),
         ("UNKNOWN: ipv4:192.0.2.1:1: Failed to connect to remote host: Network is unreachable", "the network is unre"),
+        ("UNKNOWN: ipv4:192.0.2.1:1: getsockopt(SO_ERROR): Connection timed out", "no answer; check host and port"),
         ("DNS resolution failed for server.example:1: C-ares status is not ARES_SUCCESS", "the host name does not "),
         ("UNAVAILABLE: ipv4:192.0.2.1:1: Handshake read failed (Endpoint closing)", "what listens there does not "),
         ("SSL_ERROR_SSL: error:10000410:SSL routines:OPENSSL_internal:SSLV3_ALERT_BAD_CERTIFICATE", "the server refu"),
