@@ -15,6 +15,7 @@ from restpipe.exceptions import (
     EventError,
     InternalError,
     NoHandlerError,
+    PeerRefusedError,
     TooManyExchangesError,
     UnauthorizedError,
 )
@@ -47,6 +48,8 @@ _BODILESS = frozenset((204, 205, 304))
 # Has nginx pass on each piece as it comes, and no faster than its client reads: by itself it spools a gigabyte ahead.
 _UNBUFFERED = (b"x-accel-buffering", b"no")
 _REQUEST_ID = REQUEST_ID.encode()
+# There is too much to do, on this node or on the other.
+_CROWDED = (PeerRefusedError, TooManyExchangesError)
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -332,7 +335,7 @@ async def _send_problem(scope: Scope, send: Send, error: EventError) -> None:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
     else:
-        await _send_whole(scope, send, status, headers, body, refused=isinstance(error, TooManyExchangesError))
+        await _send_whole(scope, send, status, headers, body, refused=isinstance(error, _CROWDED))
 
 
 async def _refuse_web_socket(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:

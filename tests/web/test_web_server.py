@@ -233,6 +233,22 @@ async def test_a_head_that_never_ends_is_431_before_it_ends() -> None:
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
+async def test_what_comes_behind_a_body_adds_nothing_to_the_head() -> None:
+    async def names(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        body = b" ".join(name for name, _ in scope["headers"])
+        await send({"type": WHOLE_RESPONSE, "status": 200, "headers": [], "body": body})
+
+    server = WebServer(names, ANYWHERE, socket_mode=0, grace=1)
+    await server.start()
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    trailers = b"Authorization: Bearer x\r\n" * 10_000
+    _, body = await raw(server, head, b"1\r\na\r\n0\r\n", *_each(trailers, 50_000), b"\r\n")
+    await server.stop()
+    assert body == b"host transfer-encoding connection"
+
+
 async def test_bodies_and_requests_before_it_do_not_count_for_a_head() -> None:
     body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (2 * MAX_HEAD) + bytes(2 * MAX_HEAD)
     last = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
