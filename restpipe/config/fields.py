@@ -281,6 +281,16 @@ class NodeFields(BaseSettings):
             option="--handler-threads",
         ),
     ] = 64
+    handler_wait_s: Annotated[
+        Seconds,
+        Setting(
+            "RP_HANDLER_WAIT_S",
+            help="Seconds that a burst of them may wait for a thread, or for as long as one takes. A queue that stays "
+            "is refused.",
+            panel=HANDLERS,
+            option="--handler-wait",
+        ),
+    ] = 1.0
     send_tracebacks: Annotated[
         bool,
         Setting(

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 
 from restpipe.exceptions import ThreadsBusyError
-from restpipe.handlers.workload import Workload
+from restpipe.handlers.workload import LONGEST, Workload
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +30,16 @@ class HandlerThreads:
 
     Args:
         most: threads that may exist. What comes while all are busy waits for one, if that will not take too long.
+        longest: seconds that a burst may wait.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, longest: float = LONGEST) -> None:
         self._most = most
         self._count = 0
         self._idle = 0
         self._waiting: OrderedDict[asyncio.Future[_Outcome], Callable[[], Any]] = OrderedDict()
         self._timers: dict[asyncio.Future[_Outcome], asyncio.TimerHandle] = {}
-        self._workload = Workload()
+        self._workload = Workload(longest)
         self._changed = threading.Condition()
         self._closed = False
 

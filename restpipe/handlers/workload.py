@@ -7,14 +7,18 @@ beforehand here, by how long calls take: who would wait too long is refused as i
 
 import math
 
-# Seconds for which a queue may stand, unless a call takes longer: so long it is a burst.
-BURST = 0.1
-# Seconds of waiting that are borne where it is none, unless half a call takes longer. With its way back, who waited so
-# long in vain is refused within 50 ms.
-STEADY = 0.04
-# Seconds after which those who were refused come back, as `Retry-After` tells them. Nothing waits longer; and there is
-# too much to do until nobody was refused for as long.
+# Seconds that a burst may wait, unless a call takes longer.
 LONGEST = 1.0
+# Of these, the share for which a queue may stand, unless a call takes longer: so long it is a burst.
+BURST = 0.1
+# And the share that is borne where it is none, unless half a call takes longer. By default, with its way back, who
+# waited so long in vain is refused within 50 ms.
+STEADY = 0.04
+# Seconds after which those who were refused come back, as `Retry-After` tells them: there is too much to do until
+# nobody was refused for as long.
+BACK = 1.0
+# Seconds beyond the usual after which a call counts as one that does not return. So long a process may stand.
+STUCK = 1.0
 # Calls of which the mean is what a call usually takes.
 MEMORY = 32
 
@@ -23,9 +27,13 @@ class Workload:
     """What is known of the calls that threads run, and of those that wait for one.
 
     Times are monotonic, in seconds.
+
+    Args:
+        longest: seconds that a burst may wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = LONGEST) -> None:
+        self._longest = longest
         self._usual = 0.0
         self._ended = 0
         self._begun: dict[object, float] = {}
@@ -69,12 +77,12 @@ class Workload:
 
     def _bearable(self, now: float) -> float:
         """Return for how long one more call may wait."""
-        if self._queue_stands(now) or now - self._refused < LONGEST:
-            return min(max(self._usual / 2, STEADY), LONGEST)
-        return LONGEST
+        if self._queue_stands(now) or now - self._refused < BACK:
+            return max(STEADY * self._longest, self._usual / 2)
+        return max(self._longest, self._usual)
 
     def _queue_stands(self, now: float) -> bool:
-        return now - self._queue_since > min(max(self._usual, BURST), LONGEST)
+        return now - self._queue_since > max(BURST * self._longest, self._usual)
 
     def _pace(self, idle: int, now: float) -> float:
         """Return how many calls begin in a second."""
@@ -82,6 +90,6 @@ class Workload:
         pace = idle / usual
         for begun in self._begun.values():
             lasted = now - begun
-            # What runs on for long is expected to do so for as long again. A while may be due to a process that stood.
-            pace += 1 / (lasted if lasted > usual + LONGEST else usual)
+            # What runs on for long is expected to do so for as long again.
+            pace += 1 / (lasted if lasted > usual + STUCK else usual)
         return pace

@@ -86,7 +86,7 @@ class Node(ABC):
             heartbeat_timeout=settings.heartbeat_timeout_s,
         )
         self.stats = stats_to(settings.statsd_host, settings.statsd_port)
-        self.threads = HandlerThreads(settings.handler_threads)
+        self.threads = HandlerThreads(settings.handler_threads, settings.handler_wait_s)
         self.handler: Any = None
         self._handlers: tuple[Any, ...] = ()
         self.service = self._make_service(handler, application)

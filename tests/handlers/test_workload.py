@@ -5,15 +5,15 @@ import math
 
 import pytest
 
-from restpipe.handlers.workload import BURST, LONGEST, STEADY, Workload
+from restpipe.handlers.workload import BACK, BURST, LONGEST, STEADY, Workload
 
 NOW = 1000.0
 LATER = 3600.0
 
 
-def busy(threads: int, usual: float, *, since: float = NOW) -> Workload:
+def busy(threads: int, usual: float, *, since: float = NOW, longest: float = LONGEST) -> Workload:
     """Return the workload of so many threads, all busy since then with calls that usually take so long."""
-    workload = Workload()
+    workload = Workload(longest)
     for call in range(threads):
         workload.begin(("before", call), since - usual)
         workload.end(("before", call), since)
@@ -57,8 +57,8 @@ def test_once_somebody_was_refused_no_burst_is_borne_until_nobody_was_for_a_seco
     workload.refuse(NOW)
     workload.begin_queue(NOW + 0.1)
     assert admitted(workload, NOW + 0.1) < 10
-    workload.begin_queue(NOW + LONGEST)
-    assert admitted(workload, NOW + LONGEST) > 100
+    workload.begin_queue(NOW + BACK)
+    assert admitted(workload, NOW + BACK) > 100
 
 
 def test_those_who_wait_are_told_to_leave_only_where_they_are_no_burst() -> None:
@@ -69,13 +69,21 @@ def test_those_who_wait_are_told_to_leave_only_where_they_are_no_burst() -> None
     assert workload.surplus(100, 0, NOW + 2 * BURST) > 90
 
 
-def test_calls_that_take_seconds_are_not_waited_for_by_more_than_get_a_thread_within_one() -> None:
-    workload = busy(10, 60.0)
+def test_where_a_call_takes_longer_than_a_burst_may_wait_as_many_wait_as_are_called_next() -> None:
+    workload = busy(10, 5.0)
     workload.begin_queue(NOW)
-    assert admitted(workload, NOW) == 0
-    workload = busy(64, 60.0)
+    assert admitted(workload, NOW) == pytest.approx(10, abs=1)
+    assert workload.patience(0, 0, LATER, NOW) == 5.0
+    assert workload.patience(0, 0, 6.0, NOW) == 3.0
+
+
+def test_who_wants_longer_queues_has_them() -> None:
+    workload = busy(10, 0.05, longest=10.0)
     workload.begin_queue(NOW)
-    assert admitted(workload, NOW) == 1
+    assert admitted(workload, NOW) == pytest.approx(2000, abs=1)
+    workload = busy(10, 0.05, since=NOW + 1.1, longest=10.0)
+    workload.begin_queue(NOW)
+    assert admitted(workload, NOW + 1.1) == pytest.approx(80, abs=1)
 
 
 def test_threads_that_do_not_return_are_not_counted_on() -> None:
