@@ -211,6 +211,11 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. Trailers are dropped: the head was checked and sent on, and they have no end."""
+        if self._in_head:  # RFC 9110 section 6.5.1 forbids to take trailers for headers
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Begin to serve a request whose head is here."""
         self._in_head = False
