@@ -46,6 +46,7 @@ _RESERVED = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "x-event-attempts",
         "x-event-return-code",
     }
 )

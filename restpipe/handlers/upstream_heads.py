@@ -32,8 +32,10 @@ _WRITTEN_ANEW = _HOP_BY_HOP | {
 _SAID_BY_NODES = _WRITTEN_ANEW | {f"x-forwarded-{name}" for name in ("for", "host", "prefix", "proto")}
 # Of the handshake of a web socket, what concerns the two ends of the connection (RFC 6455 section 4.1).
 _HANDSHAKE = frozenset(("sec-websocket-accept", "sec-websocket-key", "sec-websocket-version"))
-# What the pipe's messages have fields for. The node that answers the caller puts a date of its own.
-_ELSEWHERE = _HOP_BY_HOP | _HANDSHAKE | {"content-length", "content-type", "date", "x-event-return-code"}
+# What the pipe's messages have fields for. The node that answers the caller has a date of its own, and counts.
+_ELSEWHERE = (
+    _HOP_BY_HOP | _HANDSHAKE | {"content-length", "content-type", "date", "x-event-attempts", "x-event-return-code"}
+)
 # Methods whose requests have a body, be it of length 0 (RFC 9110 section 8.6).
 _WITH_BODY = frozenset(("post", "put", "patch"))
 _BODILESS = frozenset((204, 205, 304))

@@ -47,16 +47,18 @@ class Tried:
         request: that was made for it.
         times: how often it was sent.
         lost: of one attempt, at least, the outcome is unknown.
+        instance: what identifies that attempt, "" where there is none.
         memory: what keeps the request from being executed twice, "" where nothing does.
     """
 
-    __slots__ = ("lost", "memory", "pipe", "request", "times")
+    __slots__ = ("instance", "lost", "memory", "pipe", "request", "times")
 
     def __init__(self) -> None:
         self.pipe: Pipe | None = None
         self.request: Request | None = None
         self.times = 0
         self.lost = False
+        self.instance = ""
         self.memory = ""
 
 
@@ -106,6 +108,7 @@ async def exchange(
         return await _attempt(pipe_to, make_request, body, patience, tried), tried.times
     except EventError as error:
         error.attempts = tried.times
+        error.instance = error.instance or tried.instance
         if tried.lost and error.executed == "no":
             _fail_after_loss(error)
         raise
@@ -132,6 +135,7 @@ async def _attempt(
             if not (_is_to_be_repeated(error, pipe, request) and _can_follow_again(body)):
                 raise
             tried.lost = True
+            tried.instance = error.instance
             tried.memory = memory_of(pipe, request) if request.idempotency_key else ""
         except PeerRefusedError:
             # By a peer that stays it is an answer; by one that leaves, a reason to wait for its successor.
@@ -149,7 +153,7 @@ def _fail_after_loss(error: EventError) -> NoReturn:
     """Tell of what was not executed this time, and may have been the time before."""
     if isinstance(error, NotSentError | DeadlineError):
         lost = _lost(str(error))
-        lost.attempts = error.attempts
+        lost.attempts, lost.instance = error.attempts, error.instance
         raise lost from error
     error.executed = "unknown"
     raise error

@@ -192,7 +192,7 @@ class Relay:
         repeatable = is_repeatable(pipe, request) if keys is None else keys.passed_to_none_but(key, pipe.remembers)
         if asked.repeated and not repeatable:
             raise PipeLostError(
-                f"the pipe to the server was lost after it was sent, and {pipe.peer.name!r} may not get it again"
+                f"the pipe was lost after the request was sent, and {pipe.peer.name!r} may not get it again"
             )
         if keys is not None:
             now = incoming.loop.time()

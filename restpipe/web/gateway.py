@@ -189,6 +189,7 @@ class Gateway:
                 body = await answer.body.read(self._max_message)
                 await _refuse_web_socket(send, answer.response.status, headers, body)
         except EventError as error:
+            error.instance = error.instance or instance(answer.label)
             await _send_problem(scope, send, error)
         except OSError as error:
             named = _named(scope, answer.label)
@@ -235,6 +236,7 @@ class Gateway:
             if body is None and bodiless:
                 raise BadAnswerError("the peer's answer has a body where there is none to be")
         except BadAnswerError as error:
+            error.instance = instance(answer.label)
             await _send_problem(scope, send, error)
             return
         if body is not None:

@@ -31,6 +31,8 @@ WHOLE_RESPONSE = "restpipe.response.whole"
 _EXTENSIONS: dict[str, Any] = {WHOLE_RESPONSE: {}}
 # Another extension of our own, where a caller waits to be asked for its body: a `restpipe.web.callers.Unasked`.
 UNASKED = "restpipe.request.unasked"
+# Requests that may wait for their turn on a connection before no more of it is read, nor its end seen.
+_MOST_WAITING = 16
 # Seconds for which a connection is left unread whose request was refused for want of room: twice as long after each
 # refusal that follows, up to what `Retry-After` asks for. Who asks again and again, at once, would get all of the node.
 _FIRST_PAUSE = 0.01
@@ -132,7 +134,12 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     server_state: State
+    # The request that is served. `cycle` is the one that came last, and may have to wait for its turn.
+    _served: RequestResponseCycle | None = None
+    # Why what came behind those requests cannot be read: told in its turn.
+    _refusal: EventError | None = None
     _in_head = False
+    _in_body = False
     # The head began with an earlier piece than the one at hand.
     _split = False
     # Bytes of the piece at hand, and of those between it and the one in which the head began.
@@ -151,6 +158,12 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin with a connection."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._since = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let whoever answers know that nobody reads it, requests that wait behind it or not."""
+        if self._served is not None:
+            _leave_unanswered(self._served)
+        super().connection_lost(exc)
 
     @property
     def idle(self) -> bool:
@@ -193,6 +206,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
+        if self._refusal is not None:
+            return
         self._piece = len(data)
         self._split = self._in_head
         super().data_received(data)
@@ -242,14 +257,16 @@ class HttpProtocol(HttpToolsProtocol):
             self.scope["http_version"] != "1.0" and parser.should_keep_alive() and not self.server_state.leaving,
             self.on_response_complete,
         )
+        self._in_body = True
         if self.expect_100_continue:
             extensions: dict[str, Any] = {**_EXTENSIONS, UNASKED: cycle}
             self.scope["extensions"] = extensions
         if earlier is None or earlier.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:
-            self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+            if len(self.pipeline) >= _MOST_WAITING:
+                self.flow.pause_reading()
 
     def _set_scope(self) -> None:
         """Put what the head asks for into the words of ASGI."""
@@ -287,7 +304,18 @@ class HttpProtocol(HttpToolsProtocol):
         elif len(said) == 1:
             self.headers[said[0]] = (b"host", host)
 
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        # Behind a request that is not answered yet, it would be the answer to that: it is served as if it asked for no
+        # upgrade (RFC 9110 section 7.8).
+        return (self.cycle is None or self.cycle.response_complete) and super()._should_upgrade()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: App) -> None:
+        self._served = cycle
         # Nothing but the connection keeps it: the server waits for connections, and asyncio is spared a callback.
         self._task = self.loop.create_task(cycle.run_asgi(app))
 
@@ -305,6 +333,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self._tell(self._refusal)
         elif not self._in_head:
             self._since = self.loop.time()
 
@@ -320,8 +350,33 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(cause if isinstance(cause, EventError) else BadRequestError(msg))
 
     def _refuse(self, error: EventError) -> None:
+        """Answer what cannot be read, in its turn, and close; nothing of it gets into the answer to another request."""
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        if self._in_body and self.pipeline:
+            self.pipeline.popleft()  # this one's turn has not come
+            self._refusal = error
+        elif self._in_body:
+            answered = not under_way or self.cycle.response_started
+            _leave_unanswered(self.cycle)
+            if answered:
+                self.transport.close()
+            else:
+                error.executed = "unknown"  # what came of the body before may have been passed on
+                self._tell(error)
+        elif under_way:
+            self._refusal = error
+        else:
+            self._tell(error)
+
+    def _tell(self, error: EventError) -> None:
         self.transport.write(last_answer(error))
         self.transport.close()
+
+
+def _leave_unanswered(cycle: RequestResponseCycle) -> None:
+    if not cycle.response_complete:
+        cycle.disconnected = True
+        cycle.message_event.set()
 
 
 def _head_too_large() -> HeadersTooLargeError:

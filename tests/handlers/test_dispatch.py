@@ -380,6 +380,7 @@ HEADERS: list[Mapping[Any, Any]] = [
     {"connection": "close"},
     {"upgrade": "h2c"},
     {"X-Event-Return-Code": "0"},
+    {"X-Event-Attempts": "2"},
 ]
 
 

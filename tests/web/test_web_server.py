@@ -276,6 +276,133 @@ async def test_the_heads_of_one_connection_do_not_add_up() -> None:
     assert (answer + rest).count(b"HTTP/1.1 200 OK") == 3
 
 
+class Held:
+    """An application that answers "held" once it is told to, after what it was told to begin with."""
+
+    def __init__(self, begin: bytes | None = None) -> None:
+        self._begin = begin
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["raw_path"] != b"/held":
+            await hello(scope, receive, send)
+            return
+        start: dict[str, object] = {"type": "http.response.start", "status": 200}
+        length = len(self._begin or b"") + len(b"held")
+        if self._begin is not None:
+            await send({**start, "headers": [(b"content-length", b"%d" % length)]})
+            await send({"type": "http.response.body", "body": self._begin, "more_body": True})
+        self.begun.set()
+        listening = asyncio.create_task(self._listen(receive))
+        await asyncio.wait({listening, asyncio.create_task(self.go.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
+        if self._begin is None:
+            await send({**start, "headers": [(b"content-length", b"%d" % length)]})
+        await send({"type": "http.response.body", "body": b"held"})
+
+    async def _listen(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left.set()
+
+
+@contextlib.asynccontextmanager
+async def held_back(app: Held, first: bytes) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Send a request, and return once it is being served."""
+    server = WebServer(app, ANYWHERE, socket_mode=0, grace=1)
+    await server.start()
+    try:
+        host, port = server.address.removeprefix("http://").rsplit(":", 1)
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            async with asyncio.timeout(10):
+                writer.write(first)
+                await app.begun.wait()
+                yield reader, writer
+        finally:
+            writer.close()
+    finally:
+        await server.stop()
+
+
+HELD = b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize("begin", [None, b"a part, and "], ids=["before its answer", "in the midst of its answer"])
+@pytest.mark.parametrize(
+    ("behind", "refusal"),
+    [
+        (b"\x00 is no HTTP\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * MAX_HEAD + b"\r\n\r\n", b"HTTP/1.1 431 "),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno size", b"HTTP/1.1 400 "),
+    ],
+    ids=["no HTTP", "too large", "a broken body"],
+)
+async def test_what_cannot_be_read_behind_a_request_is_refused_after_that_was_answered(
+    begin: bytes | None, behind: bytes, refusal: bytes
+) -> None:
+    app = Held(begin)
+    async with held_back(app, HELD) as (reader, writer):
+        for piece in (behind, b"and more"):
+            writer.write(piece)
+            for _ in range(5):  # as in `raw`
+                await asyncio.sleep(0)
+        app.go.set()
+        head, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    answer = (begin or b"") + b"held"
+    assert rest.startswith(answer + refusal)
+    assert rest.count(b"HTTP/1.1 ") == 1
+    assert json.loads(rest.partition(b"\r\n\r\n")[2])["executed"] == "no"
+
+
+CHUNKED = b"POST /held HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+
+
+async def test_of_a_request_whose_body_breaks_before_its_answer_the_outcome_is_unknown() -> None:
+    app = Held()
+    async with held_back(app, CHUNKED) as (reader, writer):
+        writer.write(b"no size")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        await app.left.wait()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["executed"] == "unknown"
+
+
+async def test_an_answer_whose_request_s_body_breaks_is_cut_and_nothing_is_written_into_it() -> None:
+    app = Held(b"a part, and ")
+    async with held_back(app, CHUNKED) as (reader, writer):
+        writer.write(b"no size")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        await app.left.wait()
+    assert b"content-length: 16" in head
+    assert body == b"a part, and "
+
+
+async def test_a_caller_that_hangs_up_is_missed_by_the_request_at_hand_whatever_waits_behind_it() -> None:
+    app = Held()
+    async with held_back(app, HELD) as (_, writer):
+        writer.write(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+        for _ in range(5):  # as in `raw`
+            await asyncio.sleep(0)
+        writer.close()
+        await app.left.wait()
+
+
+async def test_a_web_socket_behind_a_request_that_waits_for_its_answer_is_not_opened() -> None:
+    upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    app = Held()
+    async with held_back(app, HELD) as (reader, writer):
+        writer.write(upgrade + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+        for _ in range(5):  # as in `raw`
+            await asyncio.sleep(0)
+        app.go.set()
+        assert (await reader.readuntil(b"held")).startswith(b"HTTP/1.1 200 ")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_head_that_does_not_come_to_its_end_is_answered_408(monkeypatch: pytest.MonkeyPatch) -> None:
     async with impatient(monkeypatch, head=0.05) as server:
         head, body = await raw(server, b"GET /slow HTTP/1.1\r\nHost: ", b"a")
