@@ -1,7 +1,8 @@
 """What HTTP callers asked for, and what they were told."""
 
-from dataclasses import dataclass
-from typing import Literal
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import httpx
 
@@ -49,6 +50,48 @@ STREAMED = (
     Kind("download", "GET", "bytes", repeatable=True, sizes=SIZES, streams="down"),
     Kind("download, from a thread", "GET", "bytes/sync", repeatable=True, sizes=SIZES, streams="down"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked of whom.
+
+    Attributes:
+        kind: of request.
+        asked: name of the node that is asked.
+        serving: name of the node that is to answer.
+        prefix: of the path that leads to it.
+        size: bytes of the body.
+        timeout: seconds that all of it may take; of a streamed body, from one piece to the next.
+        wait: seconds that it may wait for an absent peer.
+        nonce: its own.
+    """
+
+    kind: Kind
+    asked: str
+    serving: str
+    prefix: str
+    size: int
+    timeout: float
+    wait: str
+    nonce: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def path(self) -> str:
+        """The path of the request, up to its first argument, which is the nonce."""
+        return f"{self.prefix}/{self.kind.noun}//{self.nonce}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        headers = {"X-Event-Timeout": f"{self.timeout:g}", "Prefer": f"wait={self.wait}"}
+        return headers | ({"Idempotency-Key": self.nonce} if self.kind.keyed else {})
+
+    def over(self, begun: float, ended: float, **facts: Any) -> "Call":
+        """Return the call, with what became of it."""
+        return Call(
+            nonce=self.nonce, kind=self.kind, asked=self.asked, serving=self.serving, size=self.size,
+            timeout=self.timeout, begun=begun, ended=ended, **facts,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

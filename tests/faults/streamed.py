@@ -1,13 +1,12 @@
 """Calls whose bodies are streamed, up or down, and what became of each."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 from bodies import Sum, pieces_of
-from calls import Call, Kind, Told, attempts_of
+from calls import Ask, Call, Told, attempts_of
 
 
 class _LeftError(Exception):
@@ -15,72 +14,45 @@ class _LeftError(Exception):
 
 
 async def make_streamed_call(
-    web: httpx.AsyncClient,
-    kind: Kind,
-    *,
-    asked: str,
-    serving: str,
-    prefix: str,
-    size: int,
-    seconds: float = 0,
-    leave_at: int | None = None,
-    timeout: float = 10.0,  # noqa: ASYNC109 - it is sent
-    wait: str = "20",
-    patience: float = 30.0,
+    web: httpx.AsyncClient, ask: Ask, *, seconds: float, leave_at: int | None, patience: float
 ) -> Call:
     """Stream a body, and tell what became of it.
 
     Args:
         web: calls the web server of the node that is asked.
-        kind: of request.
-        asked: name of the node that is asked.
-        serving: name of the node that is to answer.
-        prefix: of the path that leads to it.
-        size: bytes of the body.
+        ask: what is asked.
         seconds: that it takes at least.
         leave_at: bytes after which the caller goes away.
-        timeout: seconds that may pass from one piece to the next.
-        wait: seconds that it may wait for an absent peer.
-        patience: seconds without a piece, beyond `timeout`, after which the caller gives up.
+        patience: seconds without a piece, beyond the time-out, after which the caller gives up.
     """
-    streamed = _Streamed(uuid.uuid4().hex, size, seconds, leave_at)
-    headers = {"X-Event-Timeout": f"{timeout:g}", "Prefer": f"wait={wait}"}
+    streamed = _Streamed(ask, seconds, leave_at)
     begun = streamed.moved = streamed.now()
     facts: dict[str, Any] = {"told": "none"}
-    path = f"{prefix}/{kind.noun}//{streamed.nonce}"
     try:
-        if kind.streams == "up":
-            facts = await streamed.up(web, path, headers, timeout + patience)
-        else:
-            facts = await streamed.down(web, f"{path}/{size}/{seconds:g}", headers, timeout + patience)
+        facts = await (streamed.up if ask.kind.streams == "up" else streamed.down)(web, ask.timeout + patience)
     except _LeftError:
         facts = {"told": "left"}
     except httpx.TransportError:
         pass
-    return Call(
-        nonce=streamed.nonce, kind=kind, asked=asked, serving=serving, size=size, timeout=timeout,
-        begun=begun, ended=streamed.now(), moved=streamed.moved, **facts,
-    )  # fmt: skip
+    return ask.over(begun, streamed.now(), moved=streamed.moved, **facts)
 
 
 class _Streamed:
     """One of them, under way.
 
     Attributes:
-        nonce: its own.
         moved: when a piece moved last.
     """
 
-    def __init__(self, nonce: str, size: int, seconds: float, leave_at: int | None) -> None:
-        self.nonce = nonce
+    def __init__(self, ask: Ask, seconds: float, leave_at: int | None) -> None:
         self.now = asyncio.get_running_loop().time
         self.moved = 0.0
-        self._size = size
+        self._ask = ask
         self._seconds = seconds
         self._leave_at = leave_at
 
-    async def up(self, web: httpx.AsyncClient, path: str, headers: dict[str, str], patience: float) -> dict[str, Any]:
-        answer = await web.post(path, headers=headers, content=self._pieces(), timeout=patience)
+    async def up(self, web: httpx.AsyncClient, patience: float) -> dict[str, Any]:
+        answer = await web.post(self._ask.path, headers=self._ask.headers, content=self._pieces(), timeout=patience)
         if answer.status_code != 200:
             return _failed(answer)
         body = answer.json()
@@ -91,16 +63,17 @@ class _Streamed:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         sent = 0
-        for piece in pieces_of(self.nonce, self._size):
+        for piece in pieces_of(self._ask.nonce, self._ask.size):
             if self._leave_at is not None and sent >= self._leave_at:
                 raise _LeftError
             yield piece
             self.moved = self.now()
             sent += len(piece)
-            await asyncio.sleep(self._seconds * len(piece) / self._size)
+            await asyncio.sleep(self._seconds * len(piece) / self._ask.size)
 
-    async def down(self, web: httpx.AsyncClient, path: str, headers: dict[str, str], patience: float) -> dict[str, Any]:
-        async with web.stream("GET", path, headers=headers, timeout=patience) as answer:
+    async def down(self, web: httpx.AsyncClient, patience: float) -> dict[str, Any]:
+        path = f"{self._ask.path}/{self._ask.size}/{self._seconds:g}"
+        async with web.stream("GET", path, headers=self._ask.headers, timeout=patience) as answer:
             if answer.status_code != 200:
                 await answer.aread()
                 return _failed(answer)

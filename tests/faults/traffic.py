@@ -2,12 +2,11 @@
 
 import asyncio
 import random
-import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import httpx
-from calls import KINDS, STREAMED, Call, Kind, Told, attempts_of
+from calls import KINDS, STREAMED, Ask, Call, Kind, Told, attempts_of
 from streamed import make_streamed_call
 
 SERVER = "server"
@@ -77,80 +76,53 @@ class Traffic:
                 self._stalls.append((now, now - last - TICK))
             last = now
 
-    def _way(self) -> tuple[str, str, str]:
-        """Choose who is asked, who is to answer, and the path there that leads to it."""
-        one, other = self._chance.sample(self._clients, 2)
-        return self._chance.choice(
+    def _ask(self, kinds: Sequence[Kind]) -> Ask:
+        """Choose what is asked, who is asked, who is to answer, and the path there that leads to it."""
+        chance = self._chance
+        one, other = chance.sample(self._clients, 2)
+        asked, serving, prefix = chance.choice(
             ((SERVER, one, f"/client/{one}"), (one, SERVER, "/server"), (one, other, f"/client/{other}"))
         )
+        kind = chance.choice(kinds)
+        return Ask(
+            kind, asked, serving, prefix,
+            size=chance.choice(kind.sizes), timeout=chance.choice(TIMEOUTS), wait=chance.choice(WAITS),
+        )  # fmt: skip
 
     async def _call(self) -> None:
-        chance = self._chance
-        asked, serving, prefix = self._way()
-        kind = chance.choice(KINDS)
+        ask = self._ask(KINDS)
         # Long enough for a fault to come between the ledger and the answer, now and then.
-        seconds = chance.choice((0, 0.02, 0.5, 1.0))
-        self.calls.append(await make_call(
-            self._webs[asked], kind, asked=asked, serving=serving, prefix=prefix, seconds=seconds,
-            size=chance.choice(kind.sizes), timeout=chance.choice(TIMEOUTS), wait=chance.choice(WAITS),
-        ))  # fmt: skip
+        seconds = self._chance.choice((0, 0.02, 0.5, 1.0))
+        self.calls.append(await make_call(self._webs[ask.asked], ask, seconds))
 
     async def _stream(self) -> None:
-        chance = self._chance
-        asked, serving, prefix = self._way()
-        kind = chance.choice(STREAMED)
-        size = chance.choice(kind.sizes)
-        self.calls.append(await make_streamed_call(
-            self._webs[asked], kind, asked=asked, serving=serving, prefix=prefix, size=size,
-            seconds=chance.choice((0, 0.5, 3.0)), leave_at=size // 2 if chance.random() < 0.1 else None,
-            timeout=chance.choice(TIMEOUTS), wait=chance.choice(WAITS), patience=PATIENCE,
-        ))  # fmt: skip
+        ask = self._ask(STREAMED)
+        seconds = self._chance.choice((0, 0.5, 3.0))
+        leave_at = ask.size // 2 if self._chance.random() < 0.1 else None
+        web = self._webs[ask.asked]
+        self.calls.append(await make_streamed_call(web, ask, seconds=seconds, leave_at=leave_at, patience=PATIENCE))
 
 
-async def make_call(
-    web: httpx.AsyncClient,
-    kind: Kind,
-    *,
-    asked: str,
-    serving: str,
-    prefix: str,
-    seconds: float = 0,
-    size: int = 0,
-    timeout: float = 10.0,  # noqa: ASYNC109 - it is sent
-    wait: str = "20",
-) -> Call:
+async def make_call(web: httpx.AsyncClient, ask: Ask, seconds: float) -> Call:
     """Make a request, and tell what became of it.
 
     Args:
         web: calls the web server of the node that is asked.
-        kind: of request.
-        asked: name of the node that is asked.
-        serving: name of the node that is to answer.
-        prefix: of the path that leads to it.
+        ask: what is asked.
         seconds: that the handler takes.
-        size: bytes of the body.
-        timeout: seconds that all of it may take.
-        wait: seconds that it may wait for an absent peer.
     """
-    loop = asyncio.get_running_loop()
-    nonce = uuid.uuid4().hex
-    headers = {"X-Event-Timeout": f"{timeout:g}", "Prefer": f"wait={wait}"}
-    if kind.keyed:
-        headers["Idempotency-Key"] = nonce
-    begun = loop.time()
+    now = asyncio.get_running_loop().time
+    begun = now()
     facts: dict[str, Any] = {"told": "none"}
     try:
         answer = await web.request(
-            kind.verb, f"{prefix}/{kind.noun}//{nonce}/{seconds:g}",
-            headers=headers, content=bytes(size) or None, timeout=timeout + PATIENCE,
+            ask.kind.verb, f"{ask.path}/{seconds:g}",
+            headers=ask.headers, content=bytes(ask.size) or None, timeout=ask.timeout + PATIENCE,
         )  # fmt: skip
         facts = _told(answer)
     except httpx.TransportError:
         pass
-    return Call(
-        nonce=nonce, kind=kind, asked=asked, serving=serving, size=size, timeout=timeout,
-        begun=begun, ended=loop.time(), **facts,
-    )  # fmt: skip
+    return ask.over(begun, now(), **facts)
 
 
 def _told(answer: httpx.Response) -> dict[str, Any]:
