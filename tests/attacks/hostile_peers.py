@@ -8,35 +8,13 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from envelopes import Message, envelope, opened
 
-from restpipe_pb.v1.pipe_pb2 import (
-    Cancel,
-    Chunk,
-    Credit,
-    Envelope,
-    Frame,
-    Goaway,
-    Hello,
-    Ping,
-    Pong,
-    Request,
-    Response,
-)
-
-Message = Hello | Request | Response | Chunk | Credit | Cancel | Ping | Pong | Goaway
+from restpipe_pb.v1.pipe_pb2 import Frame, Goaway, Hello, Request, Response
 
 CONNECT = "/restpipe.v1.Pipe/Connect"
 # Seconds for what takes a moment; reached only where a test fails.
 PATIENCE = 30.0
-
-
-def envelope(exchange_id: int, message: Message) -> Envelope:
-    """Put a message into its envelope."""
-    made = Envelope(exchange_id=exchange_id)
-    kind = getattr(made, type(message).__name__.lower())
-    kind.CopyFrom(message)
-    kind.SetInParent()
-    return made
 
 
 def frame(*envelopes: tuple[int, Message]) -> bytes:
@@ -91,10 +69,7 @@ class HostilePeer:
                     return None
             if data is grpc.aio.EOF:
                 return None
-            for each in Frame.FromString(data).envelopes:
-                kind = each.WhichOneof("kind")
-                assert kind is not None
-                self._unread.append((each.exchange_id, getattr(each, kind)))
+            self._unread += map(opened, Frame.FromString(data).envelopes)
         return self._unread.pop(0)
 
     async def wait_for(self, kind: type[Any], exchange_id: int | None = None) -> Any:

@@ -8,7 +8,8 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hostile_peers import HostilePeer, Message, frame, hello
+from envelopes import Message
+from hostile_peers import HostilePeer, frame, hello
 
 from restpipe.protocol.limits import MAX_ENVELOPES
 from restpipe_pb.v1.pipe_pb2 import (

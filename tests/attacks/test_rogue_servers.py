@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 from e2e_curl import curl
 from e2e_processes import Node, Site, site_with_handlers
-from hostile_peers import HostilePeer, HostileServer, Message, hello
+from envelopes import Message
+from hostile_peers import HostilePeer, HostileServer, hello
 from hostilities import (
     MALFORMED,
     SMUGGLED,

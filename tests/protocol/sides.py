@@ -1,20 +1,11 @@
 """Sides of a pipe without a carrier between them."""
 
+from envelopes import Message, envelope, opened
+
 from restpipe.protocol.connection import Connection
 from restpipe.protocol.events import Event
 from restpipe.protocol.limits import REVISION, Limits
-from restpipe_pb.v1.pipe_pb2 import Cancel, Chunk, Credit, Envelope, Frame, Goaway, Hello, Ping, Pong, Request, Response
-
-Message = Hello | Request | Response | Chunk | Credit | Cancel | Ping | Pong | Goaway
-
-
-def envelope(exchange_id: int, message: Message) -> Envelope:
-    """Put a message into its envelope."""
-    made = Envelope(exchange_id=exchange_id)
-    kind = getattr(made, type(message).__name__.lower())
-    kind.CopyFrom(message)
-    kind.SetInParent()
-    return made
+from restpipe_pb.v1.pipe_pb2 import Envelope, Frame, Hello
 
 
 def frame(*envelopes: Envelope) -> bytes:
@@ -79,10 +70,3 @@ class Side:
         while (data := self.core.next_frame()) is not None:
             frames.append(data)
         return frames
-
-
-def opened(sealed: Envelope) -> tuple[int, Message]:
-    """Take a message out of its envelope."""
-    kind = sealed.WhichOneof("kind")
-    assert kind is not None
-    return sealed.exchange_id, getattr(sealed, kind)

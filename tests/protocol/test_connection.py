@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from sides import Message, Side, connection, envelope, frame, hello
+from envelopes import Message, envelope
+from sides import Side, connection, frame, hello
 
 from restpipe.exceptions import (
     BadResultError,

@@ -6,10 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
+from envelopes import Message, envelope, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sides import Message, Side, connection, envelope, frame, hello, opened
+from sides import Side, connection, frame, hello
 
 from restpipe.exceptions import PeerRefusedError, TooManyExchangesError
 from restpipe.protocol import events

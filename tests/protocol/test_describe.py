@@ -1,9 +1,10 @@
 """A frame is told in one line, which gives away nothing of what it carries."""
 
 import pytest
+from envelopes import Message, envelope
 from hypothesis import given
 from hypothesis import strategies as st
-from sides import Message, envelope, frame, hello
+from sides import frame, hello
 
 from restpipe.protocol.describe import describe_frame
 from restpipe_pb.v1.pipe_pb2 import (

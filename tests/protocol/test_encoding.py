@@ -1,9 +1,10 @@
 """Envelopes, encoded by hand, are what protobuf makes of them."""
 
 import pytest
+from envelopes import envelope
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sides import envelope, frame
+from sides import frame
 
 from restpipe.protocol.encoding import Message, encode, encode_chunk_head, varint
 from restpipe.protocol.outbox import CHUNK_OVERHEAD

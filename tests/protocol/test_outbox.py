@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from sides import Message, opened
+from envelopes import Message, opened
 
 from restpipe.protocol.encoding import encode
 from restpipe.protocol.exchange import HIGH_WATER, LOW_WATER, Exchange
