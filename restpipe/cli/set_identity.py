@@ -14,8 +14,9 @@ from restpipe.identity.wording import current_user
 Key = Annotated[Path, typer.Argument(metavar="KEY", help="Private key of the node.", show_default=False)]
 Certificate = Annotated[Path, typer.Argument(metavar="CRT", help="Its certificate.", show_default=False)]
 
-# Where `restpipe install-service` puts units; systemd gives the identity to their user.
+# Where `restpipe install-service` puts units, and the identity of their nodes, which systemd gives to their user.
 UNITS = Path("/etc/systemd/system")
+STATE = Path("/var/lib/restpipe")
 # The settings that say where the files of an identity are.
 _RELATED = ("cert_path", "key_filename", "crt_filename", "ca_crt_filename", "user_config_module")
 
@@ -67,7 +68,7 @@ def _install(role: Role, key: Path, certificate: Path, ca: Path | None) -> None:
         typer.echo(f"warning: {warning.message}", err=True)
     paths = installed.paths
     typer.echo(f'Installed the identity of the {role} "{installed.identity.name}":')
-    served = (UNITS / f"restpipe-{role}.service").exists()
+    served = paths.key.parent == STATE and (UNITS / f"restpipe-{role}.service").exists()
     whose = "" if served else f"  (only {current_user()} can read it: run the node as that user)"
     typer.echo(f"  {paths.key}{whose}\n  {paths.certificate}\n  {paths.ca}")
     typer.echo(f"\nNext:\n  {f'systemctl enable --now restpipe-{role}' if served else f'restpipe {role}'}")

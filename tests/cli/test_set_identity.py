@@ -133,8 +133,9 @@ def test_a_machine_with_the_service_is_told_to_start_that(tmp_path: Path, monkey
     monkeypatch.setattr(set_identity, "UNITS", tmp_path)
     monkeypatch.setenv("RP_CLIENT_CERT_PATH", str(tmp_path / "to"))
     files = [str(path) for path in _issue(tmp_path / "from", "client")]
-    assert CliRunner().invoke(set_identity._client, files).output.endswith("Next:\n  restpipe client\n")
     (tmp_path / "restpipe-client.service").touch()
+    assert CliRunner().invoke(set_identity._client, files).output.endswith("Next:\n  restpipe client\n")
+    monkeypatch.setattr(set_identity, "STATE", tmp_path / "to")
     told = CliRunner().invoke(set_identity._client, files).output
     assert told.endswith("Next:\n  systemctl enable --now restpipe-client\n")
     assert "run the node as that user" not in told
