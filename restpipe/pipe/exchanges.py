@@ -220,7 +220,7 @@ class Incoming(LiveExchange):
             self.live.break_off(self.id, f"{error.exception_class}: {error}")
         else:
             if error.executed == "no" and not isinstance(error, ThreadsBusyError):  # that is no fault of the peer's
-                self.live.refused()
+                self.live.refused(passed_on=bool(self.request.to))
             self.respond(Response(failure=to_failure(error), return_code=error.return_code))
 
     async def send_body(self, pieces: AsyncIterable[bytes]) -> None:

@@ -153,9 +153,9 @@ class LiveExchanges:
         self._core.respond(exchange_id, response)
         self._sender.wake()
 
-    def refused(self) -> None:
-        """Note that the peer asked for what there is not."""
-        self._core.nuisance.refusal()
+    def refused(self, *, passed_on: bool) -> None:
+        """Note that the peer asked for what there is not: here, or at another client."""
+        self._core.nuisance.refusal(passed_on=passed_on)
 
     def break_off(self, exchange_id: int, message: str) -> None:
         """End an answer whose body cannot be completed; without effect on one that is complete."""

@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 # Seconds that the last frames of a pipe, its goaway above all, have to leave.
 FLUSH_TIMEOUT = 1.0
-# Seconds of rest that are not worth a timer: ordinary work earns less with each frame.
-TOLERATED = 0.001
 # Seconds between the frames that still arrive once a pipe has ended.
 CROSSING_COST = 0.001
 
@@ -208,8 +206,7 @@ class Pipe:
     # What arrives
 
     async def _read(self) -> None:
-        carrier, core, exchanges = self._carrier, self._core, self._exchanges
-        take_from_exchange = exchanges.TAKE.get
+        carrier, core, nuisance = self._carrier, self._core, self._core.nuisance
         while (frame := await carrier.read()) is not None:
             if self._trace:
                 log.debug("%s > %s", self.peer.name, describe_frame(frame))
@@ -217,22 +214,31 @@ class Pipe:
                 # It crossed the end: only taken off the carrier, for the peer's last write must not wait.
                 await asyncio.sleep(CROSSING_COST)
                 continue
-            for event in core.receive(frame, monotonic()):
-                take = take_from_exchange(type(event))
-                if take is not None:
-                    take(exchanges, event)
-                else:
-                    self._TAKE[type(event)](self, event)
-                if self.ended.done():
+            self._take(core.receive(frame, monotonic(), nuisance.turn))
+            while True:
+                if rest := nuisance.rest():
+                    await asyncio.sleep(rest)
+                if not core.unread or self.ended.done():
                     break
-            self._sender.wake()
-            if (nuisance := core.nuisance.take()) > TOLERATED:
-                await asyncio.sleep(nuisance)
+                self._take(core.receive_rest(monotonic(), nuisance.turn))
         goaway = self._peer_goaway
         if goaway is None:
             self._end(PipeEnd(Goaway.UNSPECIFIED, "the connection was lost", by_peer=False))
         else:
             self._end(PipeEnd(goaway.reason, goaway.message, by_peer=True))
+
+    def _take(self, arrived: list[events.Event]) -> None:
+        exchanges = self._exchanges
+        take_from_exchange = exchanges.TAKE.get
+        for event in arrived:
+            take = take_from_exchange(type(event))
+            if take is not None:
+                take(exchanges, event)
+            else:
+                self._TAKE[type(event)](self, event)
+            if self.ended.done():
+                break
+        self._sender.wake()
 
     def _take_ready(self, event: events.PeerReady) -> None:
         self.at_most_once = frozenset((e.verb, e.noun) for e in event.hello.manifest if e.at_most_once)

@@ -1,6 +1,6 @@
 """One side of a pipe: the rules of `pipe.proto`, as a state machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from restpipe.exceptions import PeerRefusedError, ProtocolError, TooManyExchangesError
@@ -28,6 +28,7 @@ from restpipe.protocol.holds import Holds
 from restpipe.protocol.limits import (
     FIRST_FRAME_BYTES,
     MAX_CONTROL_DEPTH,
+    MAX_ENVELOPES,
     MAX_HEADS,
     MESSAGE_CHARACTERS,
     REVISION,
@@ -71,7 +72,7 @@ class Connection:
     Attributes:
         peer_remembers: name of the peer's memory of answers, "" for none.
         peer_pipe: name that the peer gave the pipe, "" where it gave none.
-        nuisance: of the peer's, for the driver to leave it unread for so long.
+        nuisance: of the peer's, for the driver to take little of it at once, and rest.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Connection:
         self._peer_leaving = False
         self._ended = False
         self._holds = Holds()
+        self._unread: Sequence[Envelope] = ()
         hello.revision = REVISION
         hello.initial_window = limits.initial_window
         hello.max_exchanges = limits.max_exchanges
@@ -267,29 +269,53 @@ class Connection:
 
     # What arrives
 
-    def receive(self, data: bytes, now: float) -> list[Event]:
+    def receive(self, data: bytes, now: float, most: int = MAX_ENVELOPES) -> list[Event]:
         """Take a frame from the peer; return what it means, in order.
 
         Nothing is raised: a peer that breaks the protocol yields `Broken` as the last event, and after that nothing.
+
+        Args:
+            data: the frame. The one before must have been taken whole.
+            now: monotonic time in seconds.
+            most: envelopes to take. Where that leaves some `unread`, `receive_rest` goes on.
         """
-        events: list[Event] = []
         if self._ended:
-            return events
+            return []
         self._heartbeat.heard(now)
+        self._holds.begin_frame(len(data))
+        # Before the peer's Hello it may not have had this side's.
+        largest = self.limits.max_frame_bytes
+        try:
+            self._unread = decode(data, largest if self.peer_hello is not None else max(largest, FIRST_FRAME_BYTES))
+        except ProtocolError as error:
+            return [self._break(str(error))]
+        return self.receive_rest(now, most)
+
+    def receive_rest(self, now: float, most: int) -> list[Event]:
+        """Take more of the frame at hand, as `receive` does."""
+        events: list[Event] = []
+        envelopes = self._unread
+        self._unread = envelopes[most:] if len(envelopes) > most else ()
+        self.nuisance.taken = min(most, len(envelopes))
         envelope: Envelope | None = None
         try:
-            # Before the peer's Hello it may not have had this side's.
-            most = self.limits.max_frame_bytes
-            self._holds.begin_frame(len(data))
-            for envelope in decode(data, most if self.peer_hello is not None else max(most, FIRST_FRAME_BYTES)):
+            for envelope in envelopes[:most] if self._unread else envelopes:
                 self._take(envelope, events, now)
             if self._outbox.control_depth > MAX_CONTROL_DEPTH:
                 raise ProtocolError("the peer does not read what it asks for")
         except ProtocolError as error:
             where = "" if envelope is None else f"{envelope.WhichOneof('kind')} of exchange {envelope.exchange_id}: "
-            self.goaway(Goaway.PROTOCOL_ERROR, f"{where}{error}")
-            events.append(Broken(ProtocolError(f"{where}{error}")))
+            events.append(self._break(f"{where}{error}"))
         return events
+
+    def _break(self, message: str) -> Broken:
+        self.goaway(Goaway.PROTOCOL_ERROR, message)
+        return Broken(ProtocolError(message))
+
+    @property
+    def unread(self) -> bool:
+        """Whether envelopes of the frame at hand wait to be taken."""
+        return not self._ended and len(self._unread) > 0
 
     def _take(self, envelope: Envelope, events: list[Event], now: float) -> None:
         kind = envelope.WhichOneof("kind")
@@ -339,6 +365,7 @@ class Connection:
             exchange.receive_window.withhold()
         self._account_for_body(exchange, request)
         exchange.remote_open = request.more
+        exchange.passes_on = bool(request.to)
         exchanges.add_theirs(exchange)
         request, exchange.hold = self._holds.take(request)
         if exchange.hold is None:
@@ -399,7 +426,7 @@ class Connection:
     def _take_cancel(self, exchange_id: int, cancel: Cancel, events: list[Event]) -> None:
         exchange = self._exchanges.find(exchange_id, over_is_fine=True)
         if exchange is None or not exchange.mine:
-            self.nuisance.cancel()
+            self.nuisance.cancel(passed_on=exchange is not None and exchange.passes_on)
         if exchange is None:
             return
         if exchange.delivers:

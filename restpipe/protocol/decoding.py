@@ -1,6 +1,6 @@
 """From the bytes of a frame to its envelopes."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 
 from google.protobuf.message import DecodeError
@@ -10,7 +10,7 @@ from restpipe.protocol.limits import MAX_ENVELOPES
 from restpipe_pb.v1.pipe_pb2 import Envelope, Frame, Hello
 
 
-def decode(data: bytes, most: int) -> Iterable[Envelope]:
+def decode(data: bytes, most: int) -> Sequence[Envelope]:
     """Decode a frame.
 
     Args:

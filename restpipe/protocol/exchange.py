@@ -28,6 +28,7 @@ class Exchange:
         awaits_credit: nothing of the local body is to leave before the first credit.
         finishing: nothing will be added to `pieces`.
         hold: what the request keeps; None where this side opened it.
+        passes_on: the peer asks for another node, by way of this one.
         scheduled: it stands in the outbox's round.
     """
 
@@ -44,6 +45,7 @@ class Exchange:
         "local_begun",
         "local_open",
         "mine",
+        "passes_on",
         "pieces",
         "remote_begun",
         "remote_open",
@@ -65,6 +67,7 @@ class Exchange:
         self.awaits_credit = False
         self.finishing = False
         self.hold: Hold | None = None
+        self.passes_on = False
         self.scheduled = False
         self._flow = flow
         self._send_window: SendWindow | None = None

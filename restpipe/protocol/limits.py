@@ -25,6 +25,18 @@ PING_COST = 0.0002
 CANCEL_COST = 0.0003
 CREDIT_COST = 0.00002
 REFUSAL_COST = 0.0003
+# What is passed on to another client takes so many times as long: two pipes, two exchanges, few of either in a frame.
+PASSED_ON = 8
+# Seconds of rest that are taken for each envelope at most, half of what the dearest costs. More than that is owed, so
+# that a flood is taken evenly: all of the rest after all of what caused it would let the others wait for one, then the
+# other.
+REST_EACH = 0.0012
+# Seconds that are owed at most: of many requests that failed at once, as where they waited for a client that was lost.
+MOST_OWED = 0.25
+# Seconds of rest that are not worth a timer: ordinary work owes less after each frame.
+TOLERATED = 0.001
+# Envelopes that are taken at once of a peer that owes more than that.
+FEW_ENVELOPES = 4
 # Share of the time for cancels and refusals for which a client leaves its server unread: it passes on what others ask,
 # and holds each of them to all of that time. Left unread for what one of them does, it would delay them all.
 FOR_OTHERS = 0.1

@@ -154,10 +154,12 @@ class Flood:
         peer: whose pipe it is.
         answer: of which kind the answers are.
         own: as above.
+        to: name of the client that the flood is for, "" where it is for the node.
     """
 
-    def __init__(self, peer: HostilePeer, answer: type[Any], own: int = 1) -> None:
+    def __init__(self, peer: HostilePeer, answer: type[Any], own: int = 1, to: str = "") -> None:
         self.answered = 0
+        self._to = to
         self._peer = peer
         self._answer = answer
         self._numbers = itertools.count(own, 2)
@@ -166,7 +168,7 @@ class Flood:
         """Return a frame of requests for what there is not."""
         made: list[tuple[int, Message]] = []
         for number in itertools.islice(self._numbers, size):
-            made.append((number, Request(verb="get", noun="nowhere", timeout_ms=60_000)))
+            made.append((number, Request(verb="get", noun="nowhere", to=self._to, timeout_ms=60_000)))
             if cancelled:
                 made.append((number, Cancel()))
         return frame(*made)

@@ -30,7 +30,7 @@ from hostilities import (
     withstand,
 )
 
-from restpipe.protocol.limits import CANCEL_COST, PING_COST, REFUSAL_COST
+from restpipe.protocol.limits import CANCEL_COST, PING_COST, REFUSAL_COST, REST_EACH
 from restpipe_pb.v1.pipe_pb2 import (
     Caller,
     Cancel,
@@ -53,7 +53,7 @@ class Honest:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.server = site.server(RP_MAX_EXCHANGES=str(MOST))
+        self.server = site.server(RP_MAX_EXCHANGES=str(MOST), RP_RELAY="mallory>client")
         self.client = site.client(self.server.pipe_port)
         site.identity("client", "mallory")
 
@@ -175,17 +175,23 @@ async def test_no_name_leads_to_anything_but_an_event(honest: Honest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pour", "answer", "seconds_each"),
-    [(pings, Pong, PING_COST), (resets, Cancel, CANCEL_COST), (requests_for_nothing, Response, REFUSAL_COST)],
+    ("pour", "answer", "to", "seconds_each"),
+    [
+        (pings, Pong, "", PING_COST),
+        (resets, Cancel, "", CANCEL_COST),
+        (resets, Cancel, "client", REST_EACH),
+        (requests_for_nothing, Response, "", REFUSAL_COST),
+        (requests_for_nothing, Response, "client", REST_EACH),
+    ],
 )
 async def test_a_flood_is_taken_no_faster_than_it_is_worth_and_others_are_served_meanwhile(
-    honest: Honest, pour: Pour, answer: type[Any], seconds_each: float
+    honest: Honest, pour: Pour, answer: type[Any], to: str, seconds_each: float
 ) -> None:
     def serve() -> None:
         assert curl(f"{honest.server.web}/client/client/sum//20/22").json == {"sum": 42}
 
     async with honest.attacked() as peer:
-        flood = Flood(peer, answer)
+        flood = Flood(peer, answer, to=to)
         await withstand(pour, peer, flood, seconds_each=seconds_each, serve=serve, times=10)
 
 

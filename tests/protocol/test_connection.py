@@ -35,6 +35,7 @@ from restpipe.protocol.limits import (
     MAX_MANIFEST,
     MAX_PARTS,
     MESSAGE_CHARACTERS,
+    PASSED_ON,
     PING_COST,
     REFUSAL_COST,
     SHARED_FRAMES,
@@ -727,7 +728,7 @@ def test_requests_are_taken_until_the_frames_that_they_came_in_are_too_large_tog
     assert isinstance(refusal, Response)
     assert (exchange_id, refusal.failure.kind) == (1001, Failure.BUSY)
     assert side.core.in_flight == taken
-    assert side.core.nuisance.take() > 0
+    assert side.core.nuisance.owed > 0
 
 
 def test_what_an_exchange_kept_is_free_again_when_it_is_over() -> None:
@@ -850,34 +851,68 @@ def test_a_manifest_may_be_as_large_as_is_said() -> None:
     assert Side(greeting=greeting).core.peer_hello == greeting
 
 
-def test_what_a_client_does_for_nothing_adds_up_until_it_is_asked_for() -> None:
+def owed(side: Side) -> float:
+    """Return what the peer owes since the last time."""
+    seconds, side.core.nuisance.owed = side.core.nuisance.owed, 0.0
+    return seconds
+
+
+def test_what_a_client_does_for_nothing_adds_up() -> None:
     side = Side(dials=False)
     side.take(1, GET)
-    assert side.core.nuisance.take() == 0
+    assert owed(side) == 0
     side.take(0, Ping())
-    ping = side.core.nuisance.take()
+    ping = owed(side)
     assert ping > 0
     side.take(1, Credit(bytes=1))
-    assert 0 < side.core.nuisance.take() < ping
+    assert 0 < owed(side) < ping
     side.take(1, Cancel())
-    cancel = side.core.nuisance.take()
+    cancel = owed(side)
     assert cancel > ping
     side.take(1, Cancel())
     side.take(1, Cancel())
-    assert side.core.nuisance.take() == pytest.approx(2 * cancel)
+    assert owed(side) == pytest.approx(2 * cancel)
     side.core.nuisance.refusal()
-    assert side.core.nuisance.take() == REFUSAL_COST
-    assert side.core.nuisance.take() == 0
+    assert owed(side) == REFUSAL_COST
+
+
+def test_what_a_client_has_passed_on_for_nothing_weighs_more_at_its_server() -> None:
+    side = Side(dials=False)
+    for exchange_id, to in ((1, ""), (3, "another")):
+        side.take(exchange_id, Request(verb="get", to=to, timeout_ms=1000))
+        side.take(exchange_id, Cancel())
+        assert owed(side) == pytest.approx(CANCEL_COST * (PASSED_ON if to else 1))
+    side.core.nuisance.refusal(passed_on=True)
+    assert owed(side) == pytest.approx(REFUSAL_COST * PASSED_ON)
+
+
+def test_a_frame_is_taken_in_as_many_turns_as_its_driver_wants() -> None:
+    side = Side(dials=False)
+    ids = (1, 3, 5, 7, 9)
+    data = frame(*(envelope(each, GET) for each in ids))
+    turns = [side.core.receive(data, 0, 2)]
+    while side.core.unread:
+        turns.append(side.core.receive_rest(0, 2))
+    assert [len(turn) for turn in turns] == [2, 2, 1]
+    assert [event for turn in turns for event in turn] == [RequestReceived(each, GET) for each in ids]
+
+
+def test_nothing_of_a_frame_is_taken_after_what_breaks_the_protocol() -> None:
+    side = Side(dials=False)
+    data = frame(*(envelope(each, GET) for each in (1, 1, 3, 5)))
+    arrived = side.core.receive(data, 0, 2)
+    assert [type(event) for event in arrived] == [RequestReceived, Broken]
+    assert not side.core.unread
 
 
 def test_what_a_server_asks_for_weighs_less_for_it_may_be_for_others() -> None:
     side = handling()
     side.take(2, Cancel())
-    assert side.core.nuisance.take() == pytest.approx(CANCEL_COST * FOR_OTHERS)
+    assert owed(side) == pytest.approx(CANCEL_COST * FOR_OTHERS)
     side.core.nuisance.refusal()
-    assert side.core.nuisance.take() == pytest.approx(REFUSAL_COST * FOR_OTHERS)
+    assert owed(side) == pytest.approx(REFUSAL_COST * FOR_OTHERS)
     side.take(0, Ping())
-    assert side.core.nuisance.take() == PING_COST
+    assert owed(side) == PING_COST
 
 
 def test_the_cancel_that_confirms_ones_own_is_not_held_against_the_peer() -> None:
@@ -886,9 +921,9 @@ def test_the_cancel_that_confirms_ones_own_is_not_held_against_the_peer() -> Non
     side.sent()
     side.core.cancel(2, "the caller went away")
     side.take(2, Cancel())
-    assert side.core.nuisance.take() == 0
+    assert owed(side) == 0
     side.take(2, Cancel())
-    assert side.core.nuisance.take() > 0
+    assert owed(side) > 0
 
 
 # Rules 1 to 3: cancel
