@@ -39,6 +39,16 @@ _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 1.0
 
 
+class _Dropped(list[tuple[bytes, bytes]]):
+    """Takes trailers, and keeps none: the head was checked and sent on without them, and they have no end."""
+
+    def append(self, _trailer: tuple[bytes, bytes]) -> None:
+        """Do nothing."""
+
+
+_DROPPED = _Dropped()
+
+
 class State(ServerState):
     """What the connections of a web server share.
 
@@ -226,11 +236,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header. Trailers are dropped: the head was checked and sent on, and they have no end."""
-        if self._in_head:  # RFC 9110 section 6.5.1 forbids to take trailers for headers
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Begin to serve a request whose head is here."""
         self._in_head = False
@@ -243,6 +248,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._set_scope()
         if parser.should_upgrade() and self._should_upgrade():
             return
+        self.headers = _DROPPED  # what follows are trailers (RFC 9110 section 6.5.1)
         earlier = self.cycle
         self.cycle = cycle = Cycle(
             self.scope,
