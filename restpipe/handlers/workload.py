@@ -19,6 +19,8 @@ STEADY = 0.04
 BACK = 1.0
 # Seconds beyond the usual after which a call counts as one that does not return. So long a process may stand.
 STUCK = 1.0
+# Times its usual time that a call may well take: who waits for it is not to be refused a moment before.
+WELL = 1.5
 # Calls of which the mean is what a call usually takes.
 MEMORY = 32
 
@@ -66,8 +68,10 @@ class Workload:
             within: seconds after which the call is of no use. Half of them are for waiting.
             now: the time.
         """
-        most = min(self._bearable(now), within / 2)
-        return most if (ahead + 0.5) / self._pace(idle, now) <= most else 0.0
+        most = self._bearable(now)
+        if (ahead + 0.5) / self._pace(idle, now) > min(most, within / 2):
+            return 0.0
+        return min(most if self._crowded(now) else max(most, WELL * self._usual), within / 2)
 
     def surplus(self, waiting: int, idle: int, now: float) -> int:
         """Return how many of the calls that wait are to be refused, once it is clear that they are no burst."""
@@ -77,12 +81,15 @@ class Workload:
 
     def _bearable(self, now: float) -> float:
         """Return for how long one more call may wait."""
-        if self._queue_stands(now) or now - self._refused < BACK:
+        if self._crowded(now):
             return max(STEADY * self._longest, self._usual / 2)
         return max(self._longest, self._usual)
 
+    def _crowded(self, now: float) -> bool:
+        return self._queue_stands(now) or now - self._refused < BACK
+
     def _queue_stands(self, now: float) -> bool:
-        return now - self._queue_since > max(BURST * self._longest, self._usual)
+        return now - self._queue_since > max(BURST * self._longest, WELL * self._usual)
 
     def _pace(self, idle: int, now: float) -> float:
         """Return how many calls begin in a second."""

@@ -33,7 +33,7 @@ def test_a_burst_of_a_second_of_work_waits_and_no_more(threads: int, usual: floa
     workload = busy(threads, usual)
     workload.begin_queue(NOW)
     assert admitted(workload, NOW) == pytest.approx(most, abs=1)
-    assert workload.patience(0, 0, LATER, NOW) == LONGEST
+    assert workload.patience(0, 0, LATER, NOW) == max(LONGEST, 1.5 * usual)
     assert workload.surplus(10 * most, 0, NOW) == 0
 
 
@@ -45,7 +45,7 @@ def test_in_a_queue_that_stands_nobody_waits_for_longer_than_a_moment_or_half_a_
 ) -> None:
     workload = busy(threads, usual)
     workload.begin_queue(NOW)
-    stands = NOW + max(BURST, usual) + 0.001
+    stands = NOW + max(BURST, 1.5 * usual) + 0.001
     assert admitted(workload, stands) == pytest.approx(most, abs=1)
     assert workload.patience(0, 0, LATER, stands) == pytest.approx(max(STEADY, usual / 2))
     assert workload.surplus(most + 100, 0, stands) == pytest.approx(100, abs=1)
@@ -73,7 +73,8 @@ def test_where_a_call_takes_longer_than_a_burst_may_wait_as_many_wait_as_are_cal
     workload = busy(10, 5.0)
     workload.begin_queue(NOW)
     assert admitted(workload, NOW) == pytest.approx(10, abs=1)
-    assert workload.patience(0, 0, LATER, NOW) == 5.0
+    assert workload.patience(0, 0, LATER, NOW) == 7.5
+    assert workload.surplus(10, 0, NOW + 5.1) == 0
     assert workload.patience(0, 0, 6.0, NOW) == 3.0
 
 

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from live_nodes import PATIENCE, connected, running_client, running_server, web_
 
 from restpipe.nodes.client import ClientNode
 from restpipe.nodes.server import ServerNode
+from restpipe.web.http import HttpProtocol
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -662,6 +665,30 @@ async def test_too_many_exchanges_are_503_never_sent(identity_files: Path) -> No
         assert problem_of(response)["executed"] == "no"
         server.handler.release.set()
         assert (await first).status_code == 200
+
+
+async def test_what_gets_no_thread_is_503_never_run_and_who_asks_again_at_once_is_read_later(
+    identity_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause, released = 1.0, threading.Event()
+    monkeypatch.setattr(HttpProtocol, "_pause", pause)
+    async with (
+        running_server(identity_files, handler_threads=1, files=tmp_path) as server,
+        running_client(identity_files, server.port) as client,
+        web_of(client) as http,
+    ):
+        await connected(server, client)
+        blocking = asyncio.create_task(server.threads.run(partial(released.wait, PATIENCE)))
+        began = asyncio.get_running_loop().time()
+        for _ in range(2):
+            response = await http.get("/server/files//", headers={"X-Event-Timeout": "0.05"})
+            assert (response.status_code, response.headers["x-event-return-code"]) == (503, "245")
+            assert response.headers["retry-after"] == "1"
+            assert problem_of(response)["executed"] == "no"
+        assert asyncio.get_running_loop().time() - began >= 0.9 * pause
+        released.set()
+        await blocking
+        assert (await http.get("/server/files//")).json() == []
 
 
 @kinds
