@@ -25,6 +25,7 @@ _CAUSES = (
     ("Connection timed out", "no answer; check host and port, and the firewalls in between"),
     ("DNS resolution failed", "the host name does not resolve; check the name"),
     ("Domain name not found", "the host name does not resolve; check the name"),
+    ("Too many open files", "this node has no file descriptors left; raise its limit: `ulimit -n`, LimitNOFILE"),
     ("No route to host", "there is no route to the host; check the network"),
     ("Network is unreachable", "the network is unreachable; check the network"),
     (

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,8 @@ from restpipe.transport.diagnosis import explain
 from restpipe.transport.handshake import shown_certificate
 
 _GOODBYE_TIMEOUT = 1.0
+# File descriptors that a channel takes at most, as pairs: its connection, and what it waits with.
+_DESCRIPTOR_PAIRS = 4
 
 Call = Any  # grpc.aio.StreamStreamCall, which the stubs of grpc do not type
 
@@ -161,8 +164,10 @@ async def _call(
     Raises:
         _AnotherCertificateError: it shows another one.
         grpc.aio.AioRpcError: the call failed.
+        OSError: there are too few file descriptors.
         ConnectError: the server ended the call.
     """
+    _probe_descriptors()
     credentials = grpc.ssl_channel_credentials(certificate, identity.key_pem, identity.certificate_pem)
     options = client_options(limits, connect_timeout)
     async with contextlib.AsyncExitStack() as undo:
@@ -180,6 +185,18 @@ async def _call(
             not_after = parse_certificate(certificate).not_valid_after_utc
             return GrpcClientCarrier(channel, call, Peer(host, host, certificate, not_after), first)
     raise ConnectError("the server ended the call before its first frame")
+
+
+def _probe_descriptors() -> None:
+    """See that a channel can be made: for want of file descriptors gRPC would abort the process.
+
+    Raises:
+        OSError: it cannot.
+    """
+    with contextlib.ExitStack() as opened:
+        for _ in range(_DESCRIPTOR_PAIRS):
+            for descriptor in os.pipe():
+                opened.callback(os.close, descriptor)
 
 
 def _revoked(certificate: bytes, revocations: Revocations) -> datetime | None:

@@ -159,6 +159,34 @@ def test_a_node_without_file_descriptors_serves_those_whom_it_has_and_recovers(s
     assert "outside" not in site.ledger.times()
 
 
+def test_a_client_that_loses_its_server_without_file_descriptors_lives_on_and_dials_when_it_has_some(
+    site: LedgerSite,
+) -> None:
+    server, client = site.pair()
+    host, port = client.web.removeprefix("http://").split(":")
+    kept = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
+
+    def ask(nonce: str, **headers: str) -> int:
+        kept.request("POST", f"/server/note//{nonce}", headers=headers)
+        answer = kept.getresponse()
+        answer.read()
+        return answer.status
+
+    assert ask("before") == 200
+    _, hard = resource.prlimit(client.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(client.pid, resource.RLIMIT_NOFILE, (3, hard))
+    pipe_port = server.pipe_port
+    server.kill()
+    site.server(port=pipe_port)
+    client.wait_for("cannot connect to the server: .*: this node has no file descriptors left")
+    assert ask("inside", Prefer="wait=0") == 503
+    resource.prlimit(client.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    client.wait_connected(times=2)
+    assert ask("after") == 200
+    kept.close()
+    assert site.ledger.times() == {"before": 1, "after": 1}
+
+
 @pytest.mark.parametrize("revision", [0, 2])
 def test_a_peer_of_another_revision_is_refused_by_a_message_that_names_both(site: LedgerSite, revision: int) -> None:
     server = site.server()
