@@ -73,7 +73,8 @@ class Door:
     def _check_host(self, host: bytes) -> None:
         text = host.decode("latin-1").lower()
         name = _without_port(text)
-        # A rebound name is a name: an address in Host means that the caller chose this address.
+        # A rebound name is a name: an address in Host means that the caller chose this address. But for "any address",
+        # which leads here, too, and of which browsers do not say that another site's page chose it.
         if not self._any_host and name not in self._names and not _is_address(name):
             raise MisdirectedError(f"{text!a} is none of this node's names; RP_WEB_HOSTS adds to them")
         if len(self._good_hosts) < _MEMORY:
@@ -106,7 +107,6 @@ def _without_port(host: str) -> str:
 
 def _is_address(name: str) -> bool:
     try:
-        ipaddress.ip_address(name)
+        return not ipaddress.ip_address(name).is_unspecified
     except ValueError:
         return False
-    return True

@@ -53,6 +53,8 @@ def test_a_host_that_is_the_nodes_or_an_address_is_let_in(host: str) -> None:
         "evil.example",
         "evil.example:8080",
         "localhost.evil.example",
+        "0.0.0.0:8080",
+        "[::]",
         "node-1.evil.example",
         "127.0.0.1.evil.example",
         "evil.example:80:localhost",
