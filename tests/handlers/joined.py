@@ -142,7 +142,7 @@ async def joined(
 ) -> AsyncIterator[Joined]:
     """Join two nodes for as long as the context lasts."""
     carriers = memory_pair(CLIENT, SERVER)
-    pools = HandlerThreads(threads), HandlerThreads(threads)
+    pools = HandlerThreads(threads, PATIENCE), HandlerThreads(threads, PATIENCE)  # however slow the machine is
     watched = [
         Watched(
             Dispatcher(
