@@ -122,7 +122,7 @@ class EventError(RestPipeError):
     return_code: ClassVar[int]
     title: ClassVar[str]
     executed: Executed = "no"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, message: str, *, exception_class: str = "", traceback: str = "") -> None:
         super().__init__(message)
@@ -231,6 +231,7 @@ class DeadlineError(EventError):
     def __init__(self, message: str, *, executed: Executed = "unknown") -> None:
         super().__init__(message)
         self.executed = executed
+        self.retryable = executed == "no"
 
 
 class BadAnswerError(EventError):

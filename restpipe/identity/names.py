@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
+# What makes a pattern of a name.
+_WILD = re.compile(r"[*?[]")
+
 
 class NamePatterns:
     """Names, and shell patterns of names: `*`, `?`, `[a-c]`, `[!a-c]`. Upper and lower case differ.
@@ -25,6 +28,11 @@ class NamePatterns:
         if not self.patterns or not all(isinstance(pattern, str) and pattern for pattern in self.patterns):
             raise ValueError("should be one or more names or patterns, such as 'shop-*'; '*' is everyone")
         self._match = re.compile("|".join(map(translate, self.patterns))).match
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names among the patterns: those that mean nobody else."""
+        return frozenset(pattern for pattern in self.patterns if not _WILD.search(pattern))
 
     def include(self, name: str) -> bool:
         """Whether a name is meant."""
@@ -50,6 +58,11 @@ class RelayRules:
     def __init__(self, rules: Iterable[str]) -> None:
         self.rules = tuple(rules)
         self._parsed = [_parse_rule(rule) for rule in self.rules]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names among the rules: those that mean nobody else."""
+        return frozenset().union(*(by.names | of.names for by, of in self._parsed))
 
     def permit(self, caller: str, called: str) -> bool:
         """Whether one client may reach another."""

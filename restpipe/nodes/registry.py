@@ -25,6 +25,7 @@ class Registry:
             clients of a server that was restarted are on their way.
 
     Attributes:
+        expected: names that the node's settings have: their clients are known before they come for the first time.
         closed: the node is stopping.
     """
 
@@ -34,6 +35,7 @@ class Registry:
         self._grace_ends = self._loop.time() + grace
         self._pipes: dict[str, Pipe] = {}
         self._known: set[str] = set()
+        self.expected: frozenset[str] = frozenset()
         self._added: asyncio.Future[None] = self._loop.create_future()
         self.closed = False
 
@@ -60,8 +62,8 @@ class Registry:
         return True
 
     def knows(self, name: str) -> bool:
-        """Whether a client of this name is, or was, connected."""
-        return name in self._known
+        """Whether a client of this name is, was, or should be connected."""
+        return name in self._known or name in self.expected
 
     def close(self) -> None:
         """Let nobody find a client, or wait for one, any longer."""
@@ -105,7 +107,7 @@ class Registry:
                 raise PeerAbsentError(f"no pipe to {target!r}: this node is stopping")
             # Taken first, so that a client that comes while the name is resolved is not missed.
             added = self._added
-            known = target in self._known and permits(target)
+            known = self.knows(target) and permits(target)
             if known:
                 pipe = self._pipes.get(target)
             else:
@@ -123,7 +125,7 @@ class Registry:
                     continue
             if known:
                 raise PeerAbsentError(f"client {target!r} is not connected, and did not connect within {wait:g} s")
-            raise PeerUnknownError(f"{target!r} is no client's name, and resolves to no address")
+            raise PeerUnknownError(f"{_nobody(target)} resolves to no address")
 
     def _wake(self) -> None:
         added, self._added = self._added, self._loop.create_future()
@@ -145,7 +147,7 @@ class Registry:
             resolving.cancel()
         if added.done():
             return None
-        raise PeerAbsentError(f"{target!r} is no client's name, and was not resolved to an address in time")
+        raise PeerAbsentError(f"{_nobody(target)} was not resolved to an address in time")
 
     async def _addresses(self, target: str) -> frozenset[str]:
         try:
@@ -164,3 +166,7 @@ class Registry:
             names = ", ".join(sorted(pipe.peer.name for pipe in pipes))
             raise PeerAmbiguousError(f"{target!r} is the address of several clients: {names}")
         return pipes[0] if pipes else None
+
+
+def _nobody(target: str) -> str:
+    return f"no client named {target!r} has connected since this server was started, and the name"

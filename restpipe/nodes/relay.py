@@ -1,5 +1,6 @@
 """Client to client: a server passes requests of one client on to another, where its operator permits that."""
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -137,7 +138,11 @@ class Relay:
         try:
             pipe = await self._registry.permitted_pipe_to(to, wait if named else 0, permits)
         except (PeerUnknownError, PeerAbsentError):
-            if named or self._registry.closed:
+            if self._registry.closed:
+                # After the goodbye, so that the caller's node waits for the next server, and asks that.
+                await asyncio.shield(incoming.pipe.departing)
+                raise PeerRefusedError("the server is stopping") from None
+            if named:
                 raise
             raise self._forbidden(caller, to) from None
         if not pipe.knows_callers:

@@ -75,7 +75,7 @@ class ServerNode(Node):
         )
         self._listener = self._make_listener()
         self._listener.revocations = self.custody.revocations
-        self._listener.allowed = NamePatterns(settings.allowed_clients)
+        self._name_clients()
         # Pipes that were succeeded by others, and finish what they have in flight.
         self._retired: set[Pipe] = set()
         self._started = False
@@ -205,13 +205,19 @@ class ServerNode(Node):
 
     def _settings_changed(self) -> None:
         super()._settings_changed()
-        self._listener.allowed = allowed = NamePatterns(self.settings.allowed_clients)
         self.relay.rules = RelayRules(self.settings.relay)
+        allowed = self._name_clients()
         self.relay.enforce()
         for pipe in self.pipes:
             if not allowed.include(pipe.peer.name):
                 log.warning("ended the pipe to %s (%s): it is not allowed any more", pipe.peer.name, pipe.peer.address)
                 pipe.close(Goaway.FORBIDDEN, NOT_ALLOWED.format(pipe.peer.name))
+
+    def _name_clients(self) -> NamePatterns:
+        """Expect the clients that the settings name, and let in those that they allow; return the latter."""
+        self._listener.allowed = allowed = NamePatterns(self.settings.allowed_clients)
+        self.registry.expected = frozenset(filter(allowed.include, allowed.names | self.relay.rules.names))
+        return allowed
 
     def _forget(self, pipe: Pipe, end: PipeEnd, context: PeerContext) -> None:
         peer = pipe.peer

@@ -96,7 +96,7 @@ def from_failure(failure: Failure) -> EventError:
     if kind is WrongVerbError:
         error = WrongVerbError(failure.message, allow=tuple(failure.allow))
     elif kind is DeadlineError:
-        error = DeadlineError(failure.message)
+        error = DeadlineError(failure.message, executed=_OUTCOMES.get(failure.executed, "unknown"))
     else:
         error = kind(failure.message, exception_class=failure.exception_class, traceback=failure.traceback)
     if isinstance(error, PipeLostError):

@@ -19,6 +19,12 @@ def test_a_rule_means_whole_names(patterns: list[str], meant: list[str], others:
     assert [name for name in meant + others if names.include(name)] == meant
 
 
+def test_what_has_no_wildcard_is_a_name() -> None:
+    assert NamePatterns(["alpha", "shop-*", "till?", "[a-c]1", "a.b"]).names == {"alpha", "a.b"}
+    assert RelayRules(["shop-*>printer", "office > *"]).names == {"printer", "office"}
+    assert RelayRules([]).names == frozenset()
+
+
 def test_everyone_is_everyone() -> None:
     assert EVERYONE.include("anyone.at-all_1")
 

@@ -127,8 +127,16 @@ async def test_a_client_that_is_leaving_is_no_rival_for_its_address(registry: Re
 
 async def test_a_name_that_suggests_no_client_is_unknown_at_once(registry: Registry) -> None:
     async with asyncio.timeout(PATIENCE / 2):
-        with pytest.raises(PeerUnknownError, match="'nobody' is no client's name, and resolves to no address"):
+        with pytest.raises(
+            PeerUnknownError, match=r"no client named 'nobody' has .* and the name resolves to no address"
+        ):
             await registry.pipe_to("nobody", PATIENCE)
+
+
+async def test_a_client_that_the_settings_name_is_absent_not_unknown(registry: Registry) -> None:
+    registry.expected = frozenset(["nobody"])
+    with pytest.raises(PeerAbsentError, match=r"did not connect within 0\.01 s"):
+        await registry.pipe_to("nobody", 0.01)
 
 
 @pytest.mark.parametrize("target", ["192.0.2.9", "away"])
@@ -222,7 +230,9 @@ async def test_nobody_waits_for_a_name_to_be_resolved_longer_than_for_a_client(
     monkeypatch.setattr(registry_module, "RESOLVE_TIME", 0.02)
     registry = Registry(CachedResolver(slow, HandlerThreads(1)), grace=0)
     async with asyncio.timeout(PATIENCE):
-        with pytest.raises(PeerAbsentError, match="'fileserver' is no client's name, and was not resolved"):
+        with pytest.raises(
+            PeerAbsentError, match=r"no client named 'fileserver' has connected since .* was not resolved"
+        ):
             await registry.pipe_to("fileserver", wait)
 
 

@@ -189,6 +189,35 @@ async def test_a_client_that_is_not_there_is_waited_for_as_the_caller_asks(
     assert 0 < waits[-1] <= 9
 
 
+async def test_who_waits_for_a_client_when_the_server_leaves_is_answered_by_the_next_server(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def find(registry: Registry, *given: Any) -> Pipe:
+        asked.set()
+        return await find_as_ever(registry, *given)
+
+    find_as_ever = Registry.permitted_pipe_to
+    monkeypatch.setattr(Registry, "permitted_pipe_to", find)
+    async with (
+        running_server(identity_files, relay=("beta>alpha",)) as server,
+        running_client(identity_files, server.port, "beta") as near,
+        web_of(near) as http,
+    ):
+        await connected(server, near)
+        asked.clear()
+        asking = asyncio.create_task(http.get("/client/alpha/value"))
+        async with asyncio.timeout(PATIENCE):
+            await asked.wait()
+        await server.stop(PATIENCE)
+        async with (
+            running_server(identity_files, relay=("beta>alpha",), bind_port=server.port) as successor,
+            far_client(identity_files, successor.port),
+        ):
+            assert (await asking).json() == {"value": 1}
+
+
 async def test_when_the_time_is_too_short_for_the_wait_it_is_known_that_nothing_was_sent(
     identity_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,6 +507,22 @@ async def test_a_policy_that_is_taken_back_cuts_what_is_under_way_and_refuses_wh
         assert outcome(await nodes.get("value")) == (403, "253", "no")
         nodes.server.reload(lambda: nodes.server.settings.model_copy(update={"relay": ("beta>*",)}))
         assert (await nodes.get("value")).json() == {"value": 1}
+
+
+async def test_clients_that_the_settings_name_are_waited_for_before_they_ever_came(identity_files: Path) -> None:
+    async with (
+        running_server(identity_files, relay=("beta>alpha",), connection_wait_timeout_s=0.0) as server,
+        web_of(server) as http,
+    ):
+
+        async def known() -> list[str]:
+            answers = [(name, await http.get(f"/client/{name}/x")) for name in ("alpha", "beta", "gamma", "delta")]
+            return [name for name, answer in answers if outcome(answer) == (503, "245", "no")]
+
+        assert await known() == ["alpha", "beta"]
+        changed = {"relay": ("beta>*", "*>gamma"), "allowed_clients": ("alph?", "gamma", "delta")}
+        server.reload(lambda: server.settings.model_copy(update=changed))
+        assert await known() == ["gamma", "delta"]
 
 
 async def test_whom_a_client_serves_can_change_while_it_runs(identity_files: Path) -> None:

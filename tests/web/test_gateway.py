@@ -369,7 +369,8 @@ async def test_the_deadline_bounds_the_wait_and_says_that_nothing_was_sent(ident
     async with lonely(identity_files, kind) as (http, path):
         response = await http.get(path, headers={"X-Event-Timeout": "0.05"})
     assert (response.status_code, response.headers["x-event-return-code"]) == (504, "247")
-    assert problem_of(response)["executed"] == "no"
+    document = problem_of(response)
+    assert (document["executed"], document["retryable"]) == ("no", True)
 
 
 async def test_a_request_waits_for_a_client_that_comes_back(identity_files: Path) -> None:
