@@ -1,4 +1,17 @@
-"""Keys and certificates: making, issuing, checking and installing the identities of nodes."""
+"""Keys and certificates: making, issuing, checking and installing the identities of nodes.
+
+    authority     a CA, and what it issues
+    certificates  what a certificate says
+    pem           files, read with every fault named, and written whole
+    files         the three files of an identity, and all that is wrong with them
+    revocation    lists of what a CA took back
+    custody       all of that for a node that runs, as its files change
+    install       putting an identity where a node looks for it
+    names         whom a rule means
+    wording       times and foreign text, for people
+
+What others need of a certificate, they ask for here.
+"""
 
 from restpipe.identity.authority import Authority, IssuedIdentity
 from restpipe.identity.certificates import Role, certificate_name, parse_certificate
