@@ -13,6 +13,9 @@ from restpipe.handlers.threads import HandlerThreads
 CACHE_TIME = 5.0
 # Names that are remembered.
 CACHE_SIZE = 1024
+# Names that are looked up at once. A look-up goes on when nobody waits for it any more, and may hold a thread: where
+# names are asked for that no name server answers, the next ones wait.
+LOOKUPS = 16
 
 
 class HostnameResolver:
@@ -51,6 +54,7 @@ class CachedResolver:
         self._threads = threads
         self._cache: dict[str, tuple[float, tuple[str, ...]]] = {}
         self._asking: dict[str, asyncio.Task[tuple[str, ...]]] = {}
+        self._lookups = asyncio.Semaphore(LOOKUPS)
 
     async def resolve(self, hostname: str) -> Sequence[str]:
         """Return the addresses of a host name.
@@ -60,18 +64,24 @@ class CachedResolver:
 
         Cancelling leaves those who asked for the same name, and the cache, their answer.
         """
-        loop = asyncio.get_running_loop()
-        expires, addresses = self._cache.get(hostname, (0.0, ()))
-        if loop.time() < expires:
-            return addresses
-        asking = self._asking.get(hostname)
-        if asking is None:
-            asking = self._asking[hostname] = loop.create_task(self._ask(hostname))
-            asking.add_done_callback(partial(self._asked, hostname))
-        return await asyncio.shield(asking)
+        if not self._is_known(hostname):
+            await self._lookups.acquire()
+            if self._is_known(hostname):  # another asked while this one waited
+                self._lookups.release()
+            else:
+                asking = self._asking[hostname] = asyncio.create_task(self._ask(hostname))
+                asking.add_done_callback(partial(self._asked, hostname))
+        if hostname in self._asking:
+            return await asyncio.shield(self._asking[hostname])
+        return self._cache[hostname][1]
+
+    def _is_known(self, hostname: str) -> bool:
+        """Whether a name is being looked up, or was a moment ago."""
+        return hostname in self._asking or self._cache.get(hostname, (0.0,))[0] > asyncio.get_running_loop().time()
 
     def _asked(self, hostname: str, asking: asyncio.Task[tuple[str, ...]]) -> None:
         del self._asking[hostname]
+        self._lookups.release()
         if not asking.cancelled():
             asking.exception()  # whoever still wants to know is told; it is no error if nobody does
 

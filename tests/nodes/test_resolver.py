@@ -83,6 +83,33 @@ async def test_the_memory_of_names_is_bounded() -> None:
     assert str(resolver.CACHE_SIZE + 9) in names._cache
 
 
+async def test_few_names_are_looked_up_at_once_and_who_leaves_before_its_turn_is_forgotten() -> None:
+    class Slow(Counting):
+        answers = asyncio.Event()
+
+        async def resolve(self, hostname: str) -> str:
+            self.asked.append(hostname)
+            await self.answers.wait()
+            return f"192.0.2.{hostname}"
+
+    inner = Slow()
+    names = cached(inner)
+    first = [str(number) for number in range(resolver.LOOKUPS)]
+    asking = [asyncio.create_task(names.resolve(name)) for name in [*first, "left", "100", "100", "0"]]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    asking.pop(-4).cancel()
+    for each in asking[: len(first) - 1]:
+        each.cancel()  # which ends no look-up
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert inner.asked == first
+    inner.answers.set()
+    async with asyncio.timeout(10):
+        assert [await each for each in asking[-4:]] == [(f"192.0.2.{name}",) for name in (first[-1], "100", "100", "0")]
+    assert inner.asked == [*first, "100"]
+
+
 async def test_what_the_users_resolver_raises_is_not_hidden_and_not_remembered() -> None:
     class Failing(Counting):
         async def resolve(self, hostname: str) -> str:
