@@ -225,7 +225,7 @@ async def test_what_waited_in_vain_for_half_of_its_time_is_refused_and_never_cal
 
 
 async def test_what_has_no_time_of_its_own_waits_whatever_else_is_refused() -> None:
-    threads = HandlerThreads(1)
+    threads = HandlerThreads(1, 0.01)
     async with all_busy(threads, 1):
         own = asyncio.create_task(threads.run(lambda: "own"))
         for _ in range(20):
