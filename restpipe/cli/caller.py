@@ -30,6 +30,8 @@ LARGE = 1024 * 1024
 # A node answers within the time of the exchange, which is at most RP_MAX_REQUEST_TIMEOUT_S; this is for one that hangs.
 NODE_TIMEOUT = 3600.0
 GRACE = 10.0
+# Seconds after which who waits at a terminal is told so.
+LONG = 5.0
 _PROBLEM = "application/problem+json"
 
 _WAY_OUT = {
@@ -191,13 +193,18 @@ def perform(address: WebBind, asked: Asked, output: Path | None) -> Outcome:
             return _tell(Outcome.NEVER_SENT, f"{refusal(address, error)}; is it running?")
         connection.sock.settimeout(NODE_TIMEOUT if asked.timeout is None else asked.timeout + GRACE)
         upload: _Upload | None = None
+        waiting = threading.Timer(LONG, sys.stderr.write, ["waiting for the answer; Ctrl-C cancels\n"])
+        stack.callback(waiting.cancel)
         try:
             _send_head(connection, asked, body)
             if body is not None:
                 pieces = bars.follow("sent", body.pieces(), body.length)
                 upload = _Upload(connection, pieces, chunked=body.length is None)
                 upload.start()
+            elif sys.stderr.isatty():
+                waiting.start()
             response = connection.getresponse()
+            waiting.cancel()
         except (OSError, http.client.HTTPException) as error:
             cause = upload.fault if upload is not None and upload.fault is not None else error
             return _tell(Outcome.UNKNOWN, f"no answer came: {cause}")

@@ -1,0 +1,51 @@
+"""Who waits for an answer at a terminal is told so."""
+
+import io
+import socket
+import sys
+import threading
+
+import pytest
+
+from restpipe.cli import caller
+from restpipe.cli.call import Outcome
+from restpipe.config import TcpBind
+
+
+class Screen(io.StringIO):
+    """Standard error on a terminal, or elsewhere."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+        self.written = threading.Event()
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def write(self, text: str) -> int:
+        self.written.set()
+        return super().write(text)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_who_waits_long_is_told_so_at_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    screen = Screen(terminal=terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(caller, "LONG", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                screen.written.wait(10 if terminal else 0.1)
+                connection.sendall(b"HTTP/1.1 204 No Content\r\nX-Event-Return-Code: 0\r\n\r\n")
+
+        node = threading.Thread(target=answer)
+        node.start()
+        asked = caller.Asked(method="GET", target="/server/slow", headers=[], data=None, timeout=20, token="")
+        outcome = caller.perform(TcpBind("127.0.0.1", server.getsockname()[1]), asked, None)
+        node.join()
+    assert outcome is Outcome.DONE
+    assert screen.getvalue() == ("waiting for the answer; Ctrl-C cancels\n" if terminal else "")
