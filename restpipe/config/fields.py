@@ -285,7 +285,7 @@ class NodeFields(BaseSettings):
         Seconds,
         Setting(
             "RP_HANDLER_WAIT_S",
-            help="Seconds that a burst of them may wait for a thread, or for as long as one takes. A queue that stays "
+            help="Seconds that a burst of events may wait for them, or the time of two calls. A queue that stays "
             "is refused.",
             panel=HANDLERS,
             option="--handler-wait",

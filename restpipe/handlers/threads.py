@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 
 from restpipe.exceptions import ThreadsBusyError
-from restpipe.handlers.workload import LONGEST, Workload
+from restpipe.handlers.workload import BURST, Workload
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +30,16 @@ class HandlerThreads:
 
     Args:
         most: threads that may exist. What comes while all are busy waits for one, if that will not take too long.
-        longest: seconds that a burst may wait.
+        burst: seconds that calls may wait that come together; more than those that calls take.
     """
 
-    def __init__(self, most: int, longest: float = LONGEST) -> None:
+    def __init__(self, most: int, burst: float = BURST) -> None:
         self._most = most
         self._count = 0
         self._idle = 0
         self._waiting: OrderedDict[asyncio.Future[_Outcome], Callable[[], Any]] = OrderedDict()
         self._timers: dict[asyncio.Future[_Outcome], asyncio.TimerHandle] = {}
-        self._workload = Workload(longest)
+        self._workload = Workload(burst)
         self._changed = threading.Condition()
         self._closed = False
 
@@ -110,9 +110,10 @@ class HandlerThreads:
             return
         patience = self._workload.patience(ahead, self._idle, within, now)
         if not patience:
-            for late in self._refusable(self._workload.surplus(ahead, self._idle, now)):
-                self._refuse(late, now)
-            self._workload.refuse(now)
+            if self._workload.bearable(now) <= within / 2:  # it is not that the call has no time
+                for late in self._refusable(self._workload.surplus(ahead, self._idle, now)):
+                    self._refuse(late, now)
+                self._workload.refuse(now)
             raise self._refusal()
         self._timers[future] = future.get_loop().call_later(patience, self._give_up, future)
         future.add_done_callback(self._stop_timer)

@@ -6,22 +6,23 @@ beforehand here, by how long calls take: who would wait too long is refused as i
 """
 
 import math
+from collections import deque
 
-# Seconds that a burst may wait, unless a call takes longer.
-LONGEST = 1.0
-# Of these, the share for which a queue may stand, unless a call takes longer: so long it is a burst.
-BURST = 0.1
-# And the share that is borne where it is none, unless half a call takes longer. By default, with its way back, who
-# waited so long in vain is refused within 50 ms.
+# Seconds that a call of a burst may wait.
+BURST = 1.0
+# Of these, the share for which a queue may stand: so long it is a burst.
+STANDS = 0.1
+# And the share that is borne where it is none. By default, with its way back, who waited so long in vain is refused
+# within 50 ms.
 STEADY = 0.04
+# Where calls take long, a burst may wait for so many, one after the other, whatever the seconds.
+TURNS = 2
 # Seconds after which those who were refused come back, as `Retry-After` tells them: there is too much to do until
 # nobody was refused for as long.
 BACK = 1.0
-# Seconds beyond the usual after which a call counts as one that does not return. So long a process may stand.
+# Seconds beyond those of the slowest after which a call counts as one that does not return: a process may stand.
 STUCK = 1.0
-# Times its usual time that a call may well take: who waits for it is not to be refused a moment before.
-WELL = 1.5
-# Calls of which the mean is what a call usually takes.
+# Calls by which it is known how long they take.
 MEMORY = 32
 
 
@@ -31,13 +32,12 @@ class Workload:
     Times are monotonic, in seconds.
 
     Args:
-        longest: seconds that a burst may wait.
+        burst: seconds that a call of a burst may wait, unless calls take long.
     """
 
-    def __init__(self, longest: float = LONGEST) -> None:
-        self._longest = longest
-        self._usual = 0.0
-        self._ended = 0
+    def __init__(self, burst: float = BURST) -> None:
+        self._burst = burst
+        self._took: deque[float] = deque(maxlen=MEMORY)
         self._begun: dict[object, float] = {}
         self._queue_since = 0.0
         self._refused = -math.inf
@@ -48,8 +48,7 @@ class Workload:
 
     def end(self, call: object, now: float) -> None:
         """Note that a call returned."""
-        self._ended = min(self._ended + 1, MEMORY)
-        self._usual += (now - self._begun.pop(call) - self._usual) / self._ended
+        self._took.append(now - self._begun.pop(call))
 
     def begin_queue(self, now: float) -> None:
         """Note that a call begins to wait, and is the only one."""
@@ -68,35 +67,39 @@ class Workload:
             within: seconds after which the call is of no use. Half of them are for waiting.
             now: the time.
         """
-        most = self._bearable(now)
-        if (ahead + 0.5) / self._pace(idle, now) > min(most, within / 2):
-            return 0.0
-        return min(most if self._crowded(now) else max(most, WELL * self._usual), within / 2)
+        most = min(self.bearable(now), within / 2)
+        return most if (ahead + 0.5) / self._pace(idle, now) <= most else 0.0
+
+    def bearable(self, now: float) -> float:
+        """Return for how long one more call may wait that has the time."""
+        if self._queue_stands(now) or now - self._refused < BACK:
+            return max(STEADY * self._burst, self._usual / 2)
+        return max(self._burst, TURNS * self._slowest)
 
     def surplus(self, waiting: int, idle: int, now: float) -> int:
         """Return how many of the calls that wait are to be refused, once it is clear that they are no burst."""
         if not self._queue_stands(now):
             return 0
-        return max(0, waiting - int(self._bearable(now) * self._pace(idle, now) + 0.5))
-
-    def _bearable(self, now: float) -> float:
-        """Return for how long one more call may wait."""
-        if self._crowded(now):
-            return max(STEADY * self._longest, self._usual / 2)
-        return max(self._longest, self._usual)
-
-    def _crowded(self, now: float) -> bool:
-        return self._queue_stands(now) or now - self._refused < BACK
+        return max(0, waiting - int(self.bearable(now) * self._pace(idle, now) + 0.5))
 
     def _queue_stands(self, now: float) -> bool:
-        return now - self._queue_since > max(BURST * self._longest, WELL * self._usual)
+        return now - self._queue_since > max(STANDS * self._burst, TURNS * self._slowest)
+
+    @property
+    def _usual(self) -> float:
+        return sum(self._took) / len(self._took) if self._took else 0.0
+
+    @property
+    def _slowest(self) -> float:
+        return max(self._took, default=0.0)
 
     def _pace(self, idle: int, now: float) -> float:
         """Return how many calls begin in a second."""
         usual = max(self._usual, 1e-6)
+        stuck = self._slowest + STUCK
         pace = idle / usual
         for begun in self._begun.values():
             lasted = now - begun
             # What runs on for long is expected to do so for as long again.
-            pace += 1 / (lasted if lasted > usual + STUCK else usual)
+            pace += 1 / (lasted if lasted > stuck else usual)
         return pace

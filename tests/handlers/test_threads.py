@@ -15,7 +15,6 @@ from functools import partial
 import pytest
 
 from restpipe.exceptions import ThreadsBusyError
-from restpipe.handlers import workload
 from restpipe.handlers.threads import HandlerThreads
 
 PATIENCE = 10.0
@@ -179,8 +178,7 @@ async def all_busy(threads: HandlerThreads, number: int) -> AsyncIterator[None]:
 
 
 async def test_a_burst_waits_and_all_of_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workload, "LONGEST", PATIENCE)  # a machine may stand still for a second
-    threads, called = HandlerThreads(2), list[int]()
+    threads, called = HandlerThreads(2, burst=PATIENCE), list[int]()  # a machine may stand still for a second
     async with all_busy(threads, 2):
         burst = [asyncio.create_task(threads.run(partial(called.append, i), PATIENCE)) for i in range(500)]
         await asyncio.sleep(0)
@@ -191,7 +189,6 @@ async def test_a_burst_waits_and_all_of_it_is_called(monkeypatch: pytest.MonkeyP
 async def test_of_a_queue_that_stands_the_last_are_refused_and_never_called(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("restpipe.handlers.threads.monotonic", lambda: now)
-    monkeypatch.setattr(workload, "LONGEST", PATIENCE)
     threads, called = HandlerThreads(4), list[int]()
 
     def usual() -> None:
@@ -203,7 +200,7 @@ async def test_of_a_queue_that_stands_the_last_are_refused_and_never_called(monk
     async with all_busy(threads, 4):
         waiting = [asyncio.create_task(threads.run(partial(called.append, i), 100.0)) for i in range(10)]
         await asyncio.sleep(0)
-        now += 0.2
+        now += 1.1
         waiting[-1].cancel()
         with pytest.raises(ThreadsBusyError, match=r"^all 4 handler threads are busy, and 2 calls wait for one$"):
             await threads.run(partial(called.append, 10), 100.0)

@@ -5,15 +5,15 @@ import math
 
 import pytest
 
-from restpipe.handlers.workload import BACK, BURST, LONGEST, STEADY, Workload
+from restpipe.handlers.workload import BACK, BURST, STANDS, STEADY, TURNS, Workload
 
 NOW = 1000.0
 LATER = 3600.0
 
 
-def busy(threads: int, usual: float, *, since: float = NOW, longest: float = LONGEST) -> Workload:
+def busy(threads: int, usual: float, *, since: float = NOW, burst: float = BURST) -> Workload:
     """Return the workload of so many threads, all busy since then with calls that usually take so long."""
-    workload = Workload(longest)
+    workload = Workload(burst)
     for call in range(threads):
         workload.begin(("before", call), since - usual)
         workload.end(("before", call), since)
@@ -27,13 +27,15 @@ def admitted(workload: Workload, now: float, *, within: float = LATER, idle: int
 
 
 @pytest.mark.parametrize(
-    ("threads", "usual", "most"), [(10, 0.005, 2000), (10, 0.05, 200), (64, 0.05, 1280), (10, 1.0, 10), (1, 1.0, 1)]
+    ("threads", "usual", "most"), [(10, 0.005, 2000), (10, 0.05, 200), (64, 0.05, 1280), (10, 1.0, 20), (1, 5.0, 2)]
 )
-def test_a_burst_of_a_second_of_work_waits_and_no_more(threads: int, usual: float, most: int) -> None:
+def test_a_burst_of_a_second_or_of_two_calls_for_each_thread_waits_and_no_more(
+    threads: int, usual: float, most: int
+) -> None:
     workload = busy(threads, usual)
     workload.begin_queue(NOW)
     assert admitted(workload, NOW) == pytest.approx(most, abs=1)
-    assert workload.patience(0, 0, LATER, NOW) == max(LONGEST, 1.5 * usual)
+    assert workload.patience(0, 0, LATER, NOW) == max(BURST, TURNS * usual)
     assert workload.surplus(10 * most, 0, NOW) == 0
 
 
@@ -43,11 +45,11 @@ def test_a_burst_of_a_second_of_work_waits_and_no_more(threads: int, usual: floa
 def test_in_a_queue_that_stands_nobody_waits_for_longer_than_a_moment_or_half_a_call(
     threads: int, usual: float, most: int
 ) -> None:
-    workload = busy(threads, usual)
+    stands = NOW + max(STANDS * BURST, TURNS * usual) + 0.001
+    workload = busy(threads, usual, since=stands)
     workload.begin_queue(NOW)
-    stands = NOW + max(BURST, 1.5 * usual) + 0.001
     assert admitted(workload, stands) == pytest.approx(most, abs=1)
-    assert workload.patience(0, 0, LATER, stands) == pytest.approx(max(STEADY, usual / 2))
+    assert workload.patience(0, 0, LATER, stands) == pytest.approx(max(STEADY * BURST, usual / 2))
     assert workload.surplus(most + 100, 0, stands) == pytest.approx(100, abs=1)
     assert workload.surplus(most - 1, 0, stands) == 0
 
@@ -65,26 +67,27 @@ def test_those_who_wait_are_told_to_leave_only_where_they_are_no_burst() -> None
     workload = busy(10, 0.05)
     workload.begin_queue(NOW)
     workload.refuse(NOW)
-    assert workload.surplus(100, 0, NOW + BURST / 2) == 0
-    assert workload.surplus(100, 0, NOW + 2 * BURST) > 90
-
-
-def test_where_a_call_takes_longer_than_a_burst_may_wait_as_many_wait_as_are_called_next() -> None:
-    workload = busy(10, 5.0)
-    workload.begin_queue(NOW)
-    assert admitted(workload, NOW) == pytest.approx(10, abs=1)
-    assert workload.patience(0, 0, LATER, NOW) == 7.5
-    assert workload.surplus(10, 0, NOW + 5.1) == 0
-    assert workload.patience(0, 0, 6.0, NOW) == 3.0
+    assert workload.surplus(100, 0, NOW + STANDS * BURST / 2) == 0
+    assert workload.surplus(100, 0, NOW + 2 * STANDS * BURST) > 90
 
 
 def test_who_wants_longer_queues_has_them() -> None:
-    workload = busy(10, 0.05, longest=10.0)
+    workload = busy(10, 0.05, burst=10.0)
     workload.begin_queue(NOW)
     assert admitted(workload, NOW) == pytest.approx(2000, abs=1)
-    workload = busy(10, 0.05, since=NOW + 1.1, longest=10.0)
+    assert admitted(workload, NOW + 0.9) == pytest.approx(2000, abs=1)
+    workload = busy(10, 0.05, since=NOW + 1.1, burst=10.0)
     workload.begin_queue(NOW)
     assert admitted(workload, NOW + 1.1) == pytest.approx(80, abs=1)
+
+
+def test_a_few_slow_calls_among_fast_ones_let_more_wait_and_are_not_taken_for_stuck() -> None:
+    workload = busy(10, 0.05)
+    workload.begin("slow", NOW - 3)
+    workload.end("slow", NOW)
+    workload.begin_queue(NOW)
+    assert workload.bearable(NOW) == 6.0
+    assert admitted(workload, NOW + 3.5) == admitted(workload, NOW) > 150
 
 
 def test_threads_that_do_not_return_are_not_counted_on() -> None:
@@ -101,8 +104,8 @@ def test_threads_that_do_not_return_are_not_counted_on() -> None:
 
 def test_a_process_that_stood_still_refuses_nobody_for_it() -> None:
     workload = busy(10, 0.05)
-    workload.begin_queue(NOW + LONGEST)
-    assert admitted(workload, NOW + LONGEST) == pytest.approx(200, abs=1)
+    workload.begin_queue(NOW + BURST)
+    assert admitted(workload, NOW + BURST) == pytest.approx(200, abs=1)
 
 
 def test_a_thread_that_is_about_to_take_a_call_counts() -> None:
@@ -119,7 +122,7 @@ def test_while_nothing_is_known_of_calls_all_may_wait_for_the_moment_of_a_burst(
     for call in range(10):
         workload.begin(call, NOW)
     workload.begin_queue(NOW)
-    assert workload.patience(10_000, 0, LATER, NOW) == LONGEST
+    assert workload.patience(10_000, 0, LATER, NOW) == BURST
     workload.end(0, NOW + 0.05)
     assert workload.patience(10_000, 1, LATER, NOW + 0.05) == 0
 
