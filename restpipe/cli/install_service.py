@@ -189,7 +189,7 @@ def install_service(
         if executable.startswith(_HOMES) and not uninstall:
             _fail(
                 f"{executable} is where a service does not reach: install RestPipe in a place of its own, with"
-                " `python3 -m venv /opt/restpipe && /opt/restpipe/bin/pip install restpipe`,"
+                " `python3 -m venv /opt/restpipe && /opt/restpipe/bin/pip install 'restpipe>=1'`,"
                 f" and run {_EXECUTABLE} {arguments}"
             )
     installer = Installer(role, root, _EXECUTABLE if root != Path("/") else executable, dry_run=dry_run, force=force)
