@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket
 from starlette.exceptions import HTTPException
 
 from restpipe.exceptions import InternalError, NoHandlerError, WrongVerbError
@@ -71,6 +71,10 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
         add_metrics(app, node)
     add_docs(app, node)
 
+    async def no_such_socket(socket: WebSocket) -> None:
+        error = NoHandlerError(f"no web socket is at {socket.url.path!a}; those of services are at {prefix}")
+        await socket.send_denial_response(problem_response(error))
+
     async def no_such_page(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException) or error.status_code not in (404, 405):
             return problem_response(InternalError(f"{type(error).__name__}: {error}"))
@@ -81,6 +85,7 @@ def make_fastapi(node: ServerNode | ClientNode) -> FastAPI:
         allow = (error.headers or {}).get("Allow", "").lower().split(", ")
         return problem_response(WrongVerbError(f"{request.method} is not for {request.url.path!a}", allow=tuple(allow)))
 
+    app.add_api_websocket_route("/{path:path}", no_such_socket)
     app.add_exception_handler(HTTPException, no_such_page)
     app.add_exception_handler(Exception, no_such_page)
     return app

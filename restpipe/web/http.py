@@ -317,8 +317,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _should_upgrade(self) -> bool:
         # Behind a request that is not answered yet, it would be the answer to that: it is served as if it asked for no
-        # upgrade (RFC 9110 section 7.8).
-        return (self.cycle is None or self.cycle.response_complete) and super()._should_upgrade()
+        # upgrade (RFC 9110 section 7.8). So is what no handshake begins with (RFC 6455 section 4.1).
+        first = self.cycle is None or self.cycle.response_complete
+        return first and self.parser.get_method() == b"GET" and super()._should_upgrade()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: App) -> None:
         self._served = cycle

@@ -138,7 +138,7 @@ REFUSED = {
     "two pages": (400, asking(b"Origin: http://localhost", b"Origin: http://evil.example")),
     "what a browser calls cross-site": (403, asking(b"Sec-Fetch-Site: cross-site")),
     "events": (404, asking(path="/client/events/data")),
-    "the node itself": (403, asking(path="/status")),
+    "the node itself": (404, asking(path="/status")),
     "a body": (400, asking(b"Content-Length: 5") + b"hello"),
     "a body in chunks": (400, asking(b"Transfer-Encoding: chunked") + b"0\r\n\r\n"),
     "a header that is too long for web sockets": (400, asking(b"X: " + b"a" * 9_000)),
@@ -153,6 +153,8 @@ async def test_who_may_not_have_a_web_socket_gets_an_answer_of_http(nodes: Nodes
         await caller.send(request_)
         got, head = await caller.answer()
     assert got == status, head
+    assert b"\r\nx-event-return-code: 2" in head.lower()
+    assert b"\r\ncontent-type: application/problem+json" in head.lower()
     assert b"access-control-" not in head.lower()
     assert b"sec-websocket-accept" not in head.lower()
 

@@ -403,6 +403,13 @@ async def test_a_web_socket_behind_a_request_that_waits_for_its_answer_is_not_op
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_what_no_web_socket_begins_with_is_served_as_if_it_asked_for_none() -> None:
+    upgrade = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+    async with serving() as server:
+        head, _ = await raw(server, upgrade + b"Sec-WebSocket-Version: 13\r\nContent-Length: 1\r\n\r\nx")
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_head_that_does_not_come_to_its_end_is_answered_408(monkeypatch: pytest.MonkeyPatch) -> None:
     async with impatient(monkeypatch, head=0.05) as server:
         head, body = await raw(server, b"GET /slow HTTP/1.1\r\nHost: ", b"a")
