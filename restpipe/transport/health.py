@@ -40,12 +40,11 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> None:
-        """Answer, and again when the answer changes."""
+        """Answer, and again when the server drains, which is the end: it stops once all calls have ended."""
         async with self._calls.another(context):
             await context.write(self._status(request.service))
             await self._draining.wait()
             await context.write(self._status(request.service))
-            await asyncio.Event().wait()
 
     def _status(self, service: str) -> HealthCheckResponse:
         if service not in self._names:

@@ -347,7 +347,8 @@ async def test_who_watches_the_health_of_the_server_hears_that_it_drains(identit
         assert (await unknown.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         await listener.drain()
         assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-    await listener.stop(0)
+        assert await watching.read() is grpc.aio.EOF
+        await listener.stop(2 * CONNECT_TIMEOUT)  # for which nothing waits any more
 
 
 async def test_who_watches_the_health_of_the_server_and_does_not_read_keeps_it_from_nothing(
