@@ -1,7 +1,8 @@
 """One web socket to an ASGI application: messages for the application, the frames of RFC 6455 on the pipe."""
 
+import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 import h11
@@ -11,7 +12,7 @@ from websockets.protocol import SERVER, Protocol, State
 
 from restpipe.exceptions import EventError
 from restpipe.handlers.asgi_exchange import AsgiExchange
-from restpipe.handlers.socket_messages import Messages
+from restpipe.handlers.socket_messages import TOLERATED, Messages, pieces
 from restpipe.handlers.upstream_heads import response_head
 from restpipe.pipe import Incoming
 from restpipe_pb.v1.pipe_pb2 import Response
@@ -31,6 +32,7 @@ class SocketExchange(AsgiExchange):
         super().__init__(incoming)
         self._frames = Protocol(SERVER, state=State.OPEN, max_size=max_message)
         self._messages = Messages(self._frames)
+        self._pieces_unread: Iterator[memoryview] = iter(())
         self._arrived: deque[dict[str, Any]] = deque()
         self._connecting = True
         # What opens the web socket, or refuses it; the parts of a refusal's body are those of the answer.
@@ -44,15 +46,22 @@ class SocketExchange(AsgiExchange):
             self._connecting = False
             return {"type": "websocket.connect"}
         while not self._arrived and not self.left and not self._closed:
-            try:
-                data = await self._incoming.body.read_some(1)
-            except EventError:
-                break
-            if not data:
-                break
-            self._arrived.extend(self._messages.receive(data))
+            piece = next(self._pieces_unread, None)
+            if piece is None:
+                try:
+                    data = await self._incoming.body.read_some(1)
+                except EventError:
+                    break
+                if not data:
+                    break
+                self._pieces_unread = pieces(data)
+                continue
+            self._arrived.extend(self._messages.receive(piece))
             await self._flush()
             self._closed = self._frames.state is not State.OPEN
+            if self._messages.owed > TOLERATED:
+                rest, self._messages.owed = self._messages.owed, 0.0
+                await asyncio.sleep(rest)
         if self._arrived:
             return {"type": "websocket.receive", **self._arrived.popleft()}
         close = self._frames.close_rcvd or self._frames.close_sent

@@ -9,7 +9,7 @@ from websockets.frames import CloseCode
 from websockets.protocol import CLIENT, Protocol, State
 
 from restpipe.exceptions import EventError
-from restpipe.handlers.socket_messages import Messages
+from restpipe.handlers.socket_messages import TOLERATED, Messages, pieces
 from restpipe.pipe import Answer
 from restpipe.web.callers import Receive
 from restpipe_pb.v1.pipe_pb2 import Response
@@ -107,16 +107,24 @@ class WebSocket:
         try:
             async with asyncio.timeout(None) as self._closing:
                 async for data in answer.body:
-                    for message in self._messages.receive(data):
-                        await self._take(message)
-                    self._leaving.set()
-                    if self._frames.close_expected():
-                        self._begin_closing()
+                    for piece in pieces(data):
+                        await self._take_piece(piece)
         except TimeoutError:
             pass
         except EventError as error:
             return _close_of(self._frames) or (CloseCode.BAD_GATEWAY, _shortened(str(error)))
         return _close_of(self._frames) or (CloseCode.BAD_GATEWAY, "the service ended the web socket without closing it")
+
+    async def _take_piece(self, piece: memoryview) -> None:
+        messages = self._messages
+        for message in messages.receive(piece):
+            await self._take(message)
+        self._leaving.set()
+        if self._frames.close_expected():
+            self._begin_closing()
+        if messages.owed > TOLERATED:
+            rest, messages.owed = messages.owed, 0.0
+            await asyncio.sleep(rest)
 
     async def _take(self, message: dict[str, Any]) -> None:
         if self._caller_left:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,6 +11,8 @@ from e2e_curl import curl
 from e2e_processes import PATIENCE, Node, Site, site_with_handlers
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+
+from restpipe.handlers.socket_messages import FRAME_COST, PIECE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -50,6 +53,18 @@ class Caller:
         async with asyncio.timeout(PATIENCE):
             head = await self._reader.readuntil(b"\r\n\r\n")
         return int(head.split()[1]), head
+
+    async def read(self) -> bytes:
+        """Return what arrives next."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._reader.read(65536)
+
+    async def message(self) -> bytes:
+        """Return the next message, of 126 bytes or more, that the node sends in one frame."""
+        async with asyncio.timeout(PATIENCE):
+            first, length, size = struct.unpack("!BBH", await self._reader.readexactly(4))
+            assert (first, length) == (0x82, 126)
+            return await self._reader.readexactly(size)
 
     async def close_code(self) -> int | None:
         """Read to the end of the connection; return the code of the close frame, None where there was none."""
@@ -94,7 +109,7 @@ class Nodes:
 async def echo(socket: ServerConnection) -> None:
     with contextlib.suppress(ConnectionClosed):
         async for message in socket:
-            await socket.send(message)
+            await socket.send([b"y"] * 3000 if message == "in pieces" else message)
 
 
 def start(site: Site, port: int) -> Nodes:
@@ -208,7 +223,7 @@ async def test_frames_that_are_none_close_the_web_socket_with_the_reason(
 
 async def test_a_message_that_never_ends_is_cut_at_the_limit_and_takes_no_memory(nodes: Nodes) -> None:
     before = nodes.memory()
-    for size in (1, 10_000):
+    for size in (20, 10_000):
         async with nodes.opened() as caller:
             piece = masked(0x00, b"x" * size, None if size < 126 else b"\xfe" + size.to_bytes(2)) * (
                 MAX_MESSAGE // size
@@ -217,6 +232,49 @@ async def test_a_message_that_never_ends_is_cut_at_the_limit_and_takes_no_memory
                 await caller.send(masked(0x01, b"x") + piece + piece)
             assert await caller.close_code() in (1009, None)  # None: what was sent beyond it reset the connection
     assert nodes.memory() - before < 32 * MIB
+
+
+async def test_a_flood_of_pings_is_answered_no_faster_than_it_is_worth_and_others_are_served_meanwhile(
+    nodes: Nodes,
+) -> None:
+    loop = asyncio.get_running_loop()
+    pongs = 0
+    async with nodes.opened() as caller:
+        began = loop.time()
+
+        async def pour() -> None:
+            while True:
+                await caller.send(masked(0x89, b"") * 1000)
+
+        async def count() -> None:
+            nonlocal pongs
+            while True:
+                pongs += len(await caller.read()) // 2
+
+        flood = asyncio.gather(pour(), count())
+        for _ in range(10):
+            answer = await asyncio.to_thread(curl, f"{nodes.server.web}/client/events/sum//20/22")
+            assert answer.json == {"sum": 42}
+            assert not flood.done()
+        flood.cancel()
+        await asyncio.wait({flood})
+        assert 0 < pongs <= (loop.time() - began) / FRAME_COST + PIECE
+
+
+async def test_a_message_in_thousands_of_pieces_is_read_no_faster_than_it_is_worth_and_comes_whole(
+    nodes: Nodes,
+) -> None:
+    loop = asyncio.get_running_loop()
+    size = 3000
+    async with nodes.opened() as caller:
+        began = loop.time()
+        await caller.send(masked(0x02, b"x") + masked(0x00, b"y") * (size - 2) + masked(0x80, b"z"))
+        assert await caller.message() == b"x" + b"y" * (size - 2) + b"z"
+        assert loop.time() - began >= 0.9 * size * FRAME_COST
+        began = loop.time()
+        await caller.send(masked(0x81, b"in pieces"))
+        assert await caller.message() == b"y" * size
+        assert loop.time() - began >= 0.9 * size * FRAME_COST
 
 
 async def test_web_sockets_beyond_the_limit_are_refused_and_their_places_come_free(nodes: Nodes) -> None:

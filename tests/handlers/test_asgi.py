@@ -20,6 +20,7 @@ from websockets.protocol import CLIENT, Protocol, State
 
 from restpipe.exceptions import ConfigError
 from restpipe.handlers import asgi, asgi_exchange, asgi_lifespan
+from restpipe.handlers.socket_messages import FRAME_COST
 from restpipe.nodes.client import ClientNode
 from restpipe_pb.v1.pipe_pb2 import Request as PipeRequest
 
@@ -634,6 +635,36 @@ async def test_a_peer_that_pings_and_closes_a_web_socket_itself_is_answered(iden
     assert [opcode for opcode, _ in got] == [Opcode.PONG, Opcode.CLOSE]
     assert got[0][1] == b"there?"
     assert seen["closed"] == (4000, "bye")
+
+
+async def test_a_peer_that_sends_a_message_in_thousands_of_pieces_is_read_no_faster_than_it_is_worth(
+    identity_files: Path,
+) -> None:
+    loop = asyncio.get_running_loop()
+    size = 3000
+    frames = Protocol(CLIENT, state=State.OPEN)
+
+    async def upload() -> AsyncIterator[bytes]:
+        frames.send_binary(b"x", fin=False)
+        for _ in range(size - 2):
+            frames.send_continuation(b"y", fin=False)
+        frames.send_continuation(b"z", fin=True)
+        yield b"".join(frames.data_to_send())
+        await asyncio.Event().wait()
+
+    seen: dict[str, Any] = {"event": asyncio.Event()}
+    async with serving(identity_files, sockets(seen)) as tunnel, asyncio.timeout(PATIENCE):
+        pipe = await tunnel.server.pipe_to("alpha", PATIENCE)
+        request = PipeRequest(verb="connect", protocol="websocket", target="/echo", timeout_ms=10_000)
+        began = loop.time()
+        answer = await pipe.call(request, upload())
+        got: list[bytes] = []
+        while not got:
+            frames.receive_data(await anext(answer.body))
+            got += [bytes(frame.data) for frame in frames.events_received() if isinstance(frame, Frame)]
+        assert got == [b"x" + b"y" * (size - 2) + b"z"]
+        assert loop.time() - began >= 0.9 * size * FRAME_COST
+        answer.close()
 
 
 @pytest.mark.parametrize("serve", [returns, raises])
