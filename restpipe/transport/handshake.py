@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import ssl
+import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from restpipe.identity.files import Identity
 
@@ -50,8 +52,19 @@ def _context(identity: Identity) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an anchor need not be self-signed, nor does gRPC ask it
     context.set_alpn_protocols(["h2"])
     context.load_verify_locations(cadata=identity.ca_pem.decode())
-    with tempfile.NamedTemporaryFile() as file:  # the ssl module reads keys from files alone; this one has mode 0600
-        file.write(identity.key_pem + identity.certificate_pem)
-        file.flush()
-        context.load_cert_chain(file.name)
+    with _as_file(identity.key_pem + identity.certificate_pem) as path:
+        context.load_cert_chain(path)
     return context
+
+
+@contextlib.contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
+    """Have a file for the ssl module, which reads keys from files alone: in memory, for a disk may be full."""
+    if sys.platform == "linux":
+        with os.fdopen(os.memfd_create("identity"), "wb", buffering=0) as memory:
+            memory.write(data)
+            yield f"/proc/self/fd/{memory.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(buffering=0) as file:  # mode 0600
+            file.write(data)
+            yield file.name

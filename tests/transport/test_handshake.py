@@ -1,7 +1,10 @@
 """Which certificate a server showed: gRPC does not tell a client, and is held to it all the same."""
 
 import asyncio
+import errno
 import ssl
+import sys
+import tempfile
 from datetime import UTC, datetime
 
 import forge
@@ -53,6 +56,17 @@ async def test_the_look_returns_the_certificate_itself_and_verifies_it() -> None
         assert await shown_certificate("127.0.0.1", port, client) == server.certificate_pem
         with pytest.raises(ssl.SSLCertVerificationError, match=r"self.signed certificate|unable to get local issuer"):
             await shown_certificate("127.0.0.1", port, forge.ca().make("client", trusts=forge.other_ca()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has files in memory")
+async def test_the_look_needs_no_room_on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    server = forge.ca().make("server")
+    async with listening(server, nobody) as port:
+        assert await shown_certificate("127.0.0.1", port, forge.ca().make("client")) == server.certificate_pem
 
 
 async def test_a_carrier_knows_the_certificate_that_the_server_showed() -> None:
