@@ -114,18 +114,18 @@ class Body:
             EventError: the body broke.
         """
         if self.length is not None and self.length > limit:
-            raise BodyTooLargeError(_too_large(f"{self.length} bytes", limit))
+            raise BodyTooLargeError(_too_large(self.length, limit))
         if not self._more:
             data = self.take_now()
             if len(data) > limit:
-                raise BodyTooLargeError(_too_large("more", limit))
+                raise BodyTooLargeError(_too_large(None, limit))
             return data
         pieces: list[bytes] = []
         size = 0
         async for piece in self:
             size += len(piece)
             if size > limit:
-                raise BodyTooLargeError(_too_large("more", limit))
+                raise BodyTooLargeError(_too_large(None, limit))
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -134,5 +134,6 @@ class Body:
             self._waiter.set_result(None)
 
 
-def _too_large(size: str, limit: int) -> str:
-    return f"the body has {size}, and {limit} bytes are held whole at most (RP_MAX_BODY_BYTES); streams have no limit"
+def _too_large(length: int | None, limit: int) -> str:
+    size = f"{length} bytes, more" if length is not None else "more bytes"
+    return f"the body has {size} than the {limit} that are held whole (RP_MAX_BODY_BYTES); streams have no limit"
