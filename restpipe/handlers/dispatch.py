@@ -153,7 +153,7 @@ class Dispatcher:
 
     async def _respond(self, incoming: Incoming, reply: Reply, ctx: EventContext) -> None:
         if is_file(reply.data):
-            await self._stream(incoming, reply, FileAnswer(reply, ctx.verb, ctx.headers))
+            await self._stream(incoming, reply, FileAnswer(reply, ctx.verb, ctx.headers, ctx.request_id))
         elif is_stream(reply.data):
             await self._stream(incoming, reply, reply.data)
         else:

@@ -43,18 +43,20 @@ class FileAnswer(Iterator[bytes]):
         reply: whose data is the file.
         verb: of the request, lower case.
         headers: of the request, names in lower case.
+        request_id: likewise.
 
     Attributes:
         reply: the head, once the first step is done.
         length: of the body, in bytes; None where it is not known.
     """
 
-    def __init__(self, reply: Reply, verb: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, reply: Reply, verb: str, headers: Mapping[str, str], request_id: str) -> None:
         self.reply = reply
         self.length: int | None = None
         self._file = reply.data
         self._verb = verb
         self._headers = headers
+        self._request_id = request_id
         self._steps = self._pieces()
 
     def __next__(self) -> bytes:
@@ -127,7 +129,7 @@ class FileAnswer(Iterator[bytes]):
         return part
 
     def _refuse(self, status: int, detail: str, headers: Mapping[str, str]) -> bytes:
-        refusal = file_refused(status, detail)
+        refusal = file_refused(status, detail, self._request_id)
         self.reply = replace(refusal, data=None, headers=headers)
         return payload.encode_json(refusal.data)
 

@@ -93,7 +93,7 @@ class FileServer(EventHandler):
         if not self._root.is_dir():
             raise ConfigError(f"{self._root} is no directory")
 
-    def get_files(self, ctx: EventContext, _post_data: PostData, *path: str, after: str = "") -> Reply:  # noqa: ARG002
+    def get_files(self, ctx: EventContext, _post_data: PostData, *path: str, after: str = "") -> Reply:
         """Return a file, or the entries of a directory.
 
         Entries are in the order of their names, at most 10,000 in one answer, which then has a link to the next.
@@ -102,7 +102,7 @@ class FileServer(EventHandler):
         try:
             return self._read(path, after)
         except (OSError, BadNameError) as error:
-            return _refusal(error, path)
+            return _refusal(error, path, ctx.request_id)
 
     def _read(self, path: Sequence[str], after: str) -> Reply:
         names = _names_of(path)
@@ -151,7 +151,7 @@ class WritableFileServer(FileServer):
         Directories on the way are made. `If-Match` and `If-None-Match: *` are honoured.
         """
         if "content-range" in ctx.headers:  # RFC 9110 section 14.4
-            return file_refused(400, "a part of a file cannot be put")
+            return file_refused(400, "a part of a file cannot be put", ctx.request_id)
         upload = _Upload(ctx.headers, self._changing)
         try:
             await _in_thread(partial(upload.begin, self._root, path))
@@ -159,7 +159,7 @@ class WritableFileServer(FileServer):
                 await _in_thread(partial(upload.write, pieces))
             return await _in_thread(upload.commit)
         except (OSError, BadNameError, _ConditionFailedError) as error:
-            return _refusal(error, path)
+            return _refusal(error, path, ctx.request_id)
         finally:
             await _in_thread(upload.close)
 
@@ -168,7 +168,7 @@ class WritableFileServer(FileServer):
         try:
             return self._delete(_names_of(path), ctx.headers)
         except (OSError, BadNameError, _ConditionFailedError) as error:
-            return _refusal(error, path)
+            return _refusal(error, path, ctx.request_id)
 
     def _delete(self, names: list[str], headers: Mapping[str, str]) -> Reply:
         if not names:
@@ -323,7 +323,7 @@ def _check_condition(verb: str, headers: Mapping[str, str], status: os.stat_resu
         raise _ConditionFailedError("what is there is not what the request is about")
 
 
-def _refusal(error: Exception, path: Sequence[str]) -> Reply:
+def _refusal(error: Exception, path: Sequence[str], request_id: str) -> Reply:
     """Return the answer that says why a file is not given, or not taken.
 
     Raises:
@@ -337,7 +337,7 @@ def _refusal(error: Exception, path: Sequence[str]) -> Reply:
         detail = str(error)
     if status is None:
         raise error
-    return file_refused(status, detail, type(error).__name__.lstrip("_"))
+    return file_refused(status, detail, request_id, type(error).__name__.lstrip("_"))
 
 
 async def _gathered(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from restpipe.exceptions import Executed, HandlerError
 from restpipe.handlers.base import Reply
+from restpipe.pipe.request_ids import instance
 
 PROBLEM = "application/problem+json"
 # The return code of an answer that tells why a file is not given, or not taken.
@@ -35,7 +36,7 @@ def problem_document(
     }
 
 
-def file_refused(status: int, detail: str, exception_class: str = "FileRefused") -> Reply:
+def file_refused(status: int, detail: str, request_id: str, exception_class: str = "FileRefused") -> Reply:
     """Return the answer that says why a file is not given, or not taken."""
     title = HTTPStatus(status).phrase
     kind = f"file-{title.lower().replace(' ', '-')}"
@@ -48,7 +49,7 @@ def file_refused(status: int, detail: str, exception_class: str = "FileRefused")
         retryable=False,
         exception_class=exception_class,
     )
-    return Reply(document, PROBLEM, FILE_REFUSED, status)
+    return Reply(document | {"instance": instance(request_id)}, PROBLEM, FILE_REFUSED, status)
 
 
 def handler_error(error: BaseException, *, send_traceback: bool) -> HandlerError:

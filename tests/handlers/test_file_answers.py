@@ -203,6 +203,7 @@ async def test_a_range_beyond_the_end_is_refused_with_the_length(path: Path) -> 
     assert (answer.status, answer.code, answer.mime_type) == (416, 248, "application/problem+json")
     assert answer.headers["content-range"] == "bytes */1024"
     assert answer.data["status"] == 416
+    assert answer.data["instance"].removeprefix("urn:restpipe:request:")
     assert "1024 bytes" in answer.data["detail"]
 
 
@@ -319,6 +320,6 @@ async def test_a_file_is_closed_when_the_pipe_is_lost() -> None:
 
 def test_a_file_that_was_not_begun_is_closed_too(path: Path) -> None:
     file = path.open("rb")
-    FileAnswer(Reply(file), "get", {}).close()
+    FileAnswer(Reply(file), "get", {}, "").close()
     assert file.closed
-    FileAnswer(Reply(path), "get", {}).close()
+    FileAnswer(Reply(path), "get", {}, "").close()

@@ -51,6 +51,7 @@ def refused(answer: Whole) -> tuple[int, str]:
     assert (answer.code, answer.mime_type) == (248, PROBLEM)
     assert answer.data["status"] == answer.status
     assert answer.data["executed"] == "yes"
+    assert answer.data["instance"].removeprefix("urn:restpipe:request:")
     return answer.status, answer.data["exception"]["class"]
 
 
