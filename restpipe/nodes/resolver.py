@@ -75,6 +75,14 @@ class CachedResolver:
             return await asyncio.shield(self._asking[hostname])
         return self._cache[hostname][1]
 
+    async def close(self) -> None:
+        """End all look-ups. Whoever still waits for one is cancelled."""
+        asking = set(self._asking.values())
+        for each in asking:
+            each.cancel()
+        if asking:
+            await asyncio.wait(asking)
+
     def _is_known(self, hostname: str) -> bool:
         """Whether a name is being looked up, or was a moment ago."""
         return hostname in self._asking or self._cache.get(hostname, (0.0,))[0] > asyncio.get_running_loop().time()

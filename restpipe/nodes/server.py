@@ -61,8 +61,8 @@ class ServerNode(Node):
     ) -> None:
         super().__init__(settings, handler, application)
         self.port = settings.bind_port
-        resolver = CachedResolver(self._make("client_hostname_resolver"), self.threads)
-        self.registry = Registry(resolver, grace=settings.connection_wait_timeout_s)
+        self._resolver = CachedResolver(self._make("client_hostname_resolver"), self.threads)
+        self.registry = Registry(self._resolver, grace=settings.connection_wait_timeout_s)
         self.relay = Relay(
             self.registry,
             RelayRules(settings.relay),
@@ -129,6 +129,7 @@ class ServerNode(Node):
         await asyncio.gather(self._listener.stop(grace + CLOSE_PATIENCE), *(pipe.drain(grace) for pipe in self.pipes))
         self._stop_idling()
         await super().stop(grace)
+        await self._resolver.close()  # nobody asks any more
 
     def _make_listener(self) -> Listener:
         """Make what accepts connections."""

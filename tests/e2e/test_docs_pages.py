@@ -123,6 +123,7 @@ def test_the_docs_page_of_a_server_lists_clients_and_finds_them(nodes: dict[str,
 # https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio, of the text of an element and the page behind it.
 CONTRAST = """
 (selector => {
+  if (!document.querySelector(selector)) return 0;
   const luminance = color => color.match(/[0-9.]+/g).slice(0, 3)
     .map(part => part / 255).map(part => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)
     .reduce((sum, part, at) => sum + part * [.2126, .7152, .0722][at], 0);

@@ -357,7 +357,7 @@ async def test_call_sync_works_in_any_thread() -> None:
 
 async def test_an_answer_that_is_not_read_to_its_end_is_closed() -> None:
     async with joined(Caller()) as nodes, asyncio.timeout(PATIENCE):
-        with pytest.raises(BadAnswerError, match=r"at most|more than"):
+        with pytest.raises(BadAnswerError, match="more bytes than the 10"):
             await read_result(await nodes.begin("get", "large"), 10)
         await nodes.idle()
         assert nodes.serving.in_flight == 0

@@ -136,3 +136,28 @@ async def test_a_name_that_cannot_be_resolved_has_no_addresses(name: str) -> Non
 async def test_the_base_class_is_to_be_overridden() -> None:
     with pytest.raises(NotImplementedError):
         HostnameResolver().resolve("name")
+
+
+async def test_nothing_is_left_of_lookups_that_nobody_answers_once_they_are_ended() -> None:
+    class Silent(HostnameResolver):
+        def __init__(self) -> None:
+            self.asked = asyncio.Event()
+            self.ended = False
+
+        async def resolve(self, hostname: str) -> str:
+            self.asked.set()
+            never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            try:
+                return await never
+            finally:
+                self.ended = True
+
+    silent = Silent()
+    names = cached(silent)
+    asking = asyncio.create_task(names.resolve("name"))
+    await silent.asked.wait()
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert not silent.ended
+    await names.close()
+    assert silent.ended
