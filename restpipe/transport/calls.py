@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from typing import Any
 
 import grpc
@@ -26,6 +27,7 @@ class Calls:
     """The calls that are open, and that would otherwise stay so for as long as their clients like."""
 
     def __init__(self) -> None:
+        # By the digests of certificates, which take less memory.
         self._open: Counter[bytes] = Counter()
         self._told: set[bytes] = set()
         self._turns: dict[str, float] = {}
@@ -33,21 +35,21 @@ class Calls:
     @contextlib.asynccontextmanager
     async def another(self, context: Context) -> AsyncIterator[None]:
         """Hold the place of a call; one of a client that has too many is aborted."""
-        certificate = context.auth_context()["x509_pem_cert"][0]
-        if self._open[certificate] >= MAX_CALLS:
-            if certificate not in self._told:
-                self._told.add(certificate)
+        client = sha256(context.auth_context()["x509_pem_cert"][0]).digest()
+        if self._open[client] >= MAX_CALLS:
+            if client not in self._told:
+                self._told.add(client)
                 name = context.auth_context().get("x509_common_name", [b""])[0]
                 log.warning("refused %a at %s: it has %d calls open already", name.decode(), context.peer(), MAX_CALLS)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"this node has {MAX_CALLS} calls open already")
-        self._open[certificate] += 1
+        self._open[client] += 1
         try:
             yield
         finally:
-            self._told.discard(certificate)
-            self._open[certificate] -= 1
-            if not self._open[certificate]:
-                del self._open[certificate]
+            self._told.discard(client)
+            self._open[client] -= 1
+            if not self._open[client]:
+                del self._open[client]
 
     async def turn(self, name: str) -> None:
         """Wait until a client may have its next pipe: at once, unless it had another a moment ago."""
