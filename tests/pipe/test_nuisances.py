@@ -7,7 +7,7 @@ import pytest
 
 from restpipe.exceptions import NoHandlerError
 from restpipe.pipe import Incoming
-from restpipe.protocol.limits import MAX_ENVELOPES, PING_COST, REFUSAL_COST
+from restpipe.protocol.limits import MAX_ENVELOPES, PING_COST, REFUSAL_COST, REST_EACH
 from restpipe_pb.v1.pipe_pb2 import Cancel, Envelope, Ping
 
 pytestmark = pytest.mark.usefixtures("leak_free")
@@ -29,15 +29,20 @@ async def test_a_flood_of_pings_is_read_no_faster_than_it_is_worth() -> None:
         assert loop.time() - began >= 19 * MAX_ENVELOPES * PING_COST * 0.9
 
 
-async def test_a_flood_of_requests_for_what_there_is_not_is_read_no_faster_than_it_is_worth() -> None:
+@pytest.mark.parametrize(("to", "each_costs"), [("", REFUSAL_COST), ("alpha", REST_EACH)], ids=["here", "passed on"])
+async def test_a_flood_of_requests_for_what_there_is_not_is_read_no_faster_than_it_is_worth(
+    to: str, each_costs: float
+) -> None:
     loop = asyncio.get_running_loop()
+    asked = request()
+    asked.to = to
     async with wired(nothing_such) as wire:
         began = loop.time()
         for first in range(1, 2001, 200):
-            await wire.send(*(Envelope(exchange_id=each, request=request()) for each in range(first, first + 200, 2)))
+            await wire.send(*(Envelope(exchange_id=each, request=asked) for each in range(first, first + 200, 2)))
             for _ in range(100):
                 assert (await wire.until("response")).HasField("failure")
-        assert loop.time() - began >= 900 * REFUSAL_COST * 0.9
+        assert loop.time() - began >= 900 * each_costs * 0.9
 
 
 async def test_requests_that_are_cancelled_at_once_are_read_no_faster_than_they_are_worth() -> None:
