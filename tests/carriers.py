@@ -44,9 +44,9 @@ async def listening(identity: Identity, accept: Accept, host: str = "127.0.0.1")
 
 
 @asynccontextmanager
-async def memory_ends() -> AsyncIterator[tuple[End, End]]:
+async def memory_ends(client: str = "client-1") -> AsyncIterator[tuple[End, End]]:
     """Join a dialling and an accepting end in memory."""
-    dialling, accepting = memory_pair(Peer("client-1", "127.0.0.1"), Peer("server-1", "127.0.0.1"))
+    dialling, accepting = memory_pair(Peer(client, "127.0.0.1"), Peer("server-1", "127.0.0.1"))
     yield End(dialling, dialling.close), End(accepting, accepting.close)
     await dialling.close()
 

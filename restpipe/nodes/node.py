@@ -25,7 +25,7 @@ from restpipe.nodes.handlers import event_handlers
 from restpipe.nodes.metering import Meter
 from restpipe.nodes.tracing import tracing
 from restpipe.nodes.watch import Watch
-from restpipe.pipe import Incoming, Pipe, Serve
+from restpipe.pipe import Incoming, Pipe, Serve, Turns
 from restpipe.protocol.limits import Limits
 from restpipe.stats import stats_to
 from restpipe.transport.carrier import Carrier
@@ -90,6 +90,7 @@ class Node(ABC):
         self.handler: Any = None
         self._handlers: tuple[Any, ...] = ()
         self.service = self._make_service(handler, application)
+        self._turns = Turns()
         self._allow: NamePatterns | None = None
         self._restrict(settings.allow)
         nouns = frozenset(event.noun for event in self.service.manifest)
@@ -229,7 +230,9 @@ class Node(ABC):
             relays=self.relays,
             knows_callers=self.knows_callers,
         )
-        pipe = Pipe(carrier, dials=dials, limits=self.limits, hello=hello, serve=serve, stats=self.stats)
+        pipe = Pipe(
+            carrier, dials=dials, limits=self.limits, hello=hello, serve=serve, stats=self.stats, turns=self._turns
+        )
         self.meter.follow(pipe, traffic)
         return pipe
 

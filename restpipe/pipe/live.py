@@ -18,6 +18,7 @@ from restpipe.pipe.clocks import Clocks
 from restpipe.pipe.exchanges import Call, Incoming
 from restpipe.pipe.request_ids import request_id
 from restpipe.pipe.sender import Sender
+from restpipe.pipe.turns import Turns
 from restpipe.protocol import events
 from restpipe.protocol.connection import Connection
 from restpipe.stats import Count, Stats, Timing
@@ -40,6 +41,7 @@ class LiveExchanges:
         sender: sends their bodies, and whatever else the core has to send.
         serve: answers a request, as a task of its own.
         stats: counters.
+        turns: at the node.
 
     Attributes:
         pipe: as above.
@@ -49,15 +51,18 @@ class LiveExchanges:
         clocks: of all of them.
     """
 
-    __slots__ = ("_core", "_sender", "_serve", "_stats", "calls", "clocks", "incoming", "loop", "pipe")
+    __slots__ = ("_core", "_sender", "_serve", "_stats", "_turns", "calls", "clocks", "incoming", "loop", "pipe")
 
-    def __init__(self, pipe: "Pipe", core: Connection, sender: Sender, serve: Serve, stats: Stats) -> None:
+    def __init__(
+        self, pipe: "Pipe", core: Connection, sender: Sender, serve: Serve, stats: Stats, turns: Turns
+    ) -> None:
         self.pipe = pipe
         self.loop = asyncio.get_running_loop()
         self._core = core
         self._sender = sender
         self._serve = serve
         self._stats = stats
+        self._turns = turns
         self.calls: dict[int, Call] = {}
         self.incoming: dict[int, Incoming] = {}
         self.clocks = Clocks(lambda: (*self.calls.values(), *self.incoming.values()))
@@ -85,6 +90,8 @@ class LiveExchanges:
         exchange_id = self._core.open(request)
         call = Call(self, exchange_id, request.timeout_ms / 1000)
         self.calls[exchange_id] = call
+        if not request.HasField("caller"):  # it is not passed on for a peer
+            self._turns.asked("", call.sent_at)
         self.clocks.start(call.deadline)
         if body is not None:
             call.upload = self.loop.create_task(self._upload(call, body), name="upload")
@@ -199,6 +206,7 @@ class LiveExchanges:
     def _take_request(self, event: events.RequestReceived) -> None:
         incoming = Incoming(self, event.exchange_id, event.request)
         self.incoming[event.exchange_id] = incoming
+        self._turns.asked(incoming.peer.name, self.loop.time())
         self.clocks.start(incoming.deadline)
         self._stats.count(Count.RECEIVE)
         incoming.task = self.loop.create_task(self._handle(incoming))

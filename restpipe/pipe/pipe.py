@@ -13,6 +13,7 @@ from restpipe.pipe.exchanges import Answer
 from restpipe.pipe.live import LiveExchanges, Serve
 from restpipe.pipe.request_ids import instance, request_id
 from restpipe.pipe.sender import Sender
+from restpipe.pipe.turns import SHARED_ENVELOPES, Turns
 from restpipe.protocol import events
 from restpipe.protocol.connection import Connection
 from restpipe.protocol.describe import describe_frame
@@ -62,6 +63,7 @@ class Pipe:
         hello: what this node says of itself, but for its limits and the name of the pipe. The pipe keeps the message.
         serve: answers a request, as a task of its own.
         stats: counters.
+        turns: at the node whose pipes share an event loop; without, this one has it for itself.
 
     Attributes:
         peer: the node at the other end.
@@ -87,6 +89,7 @@ class Pipe:
         hello: Hello,
         serve: Serve,
         stats: Stats,
+        turns: Turns | None = None,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._carrier = carrier
@@ -96,7 +99,8 @@ class Pipe:
         hello.pipe = self.name
         self._core = Connection(dials=dials, limits=limits, hello=hello, now=monotonic())
         self._sender = Sender(self._core, carrier, self._nothing_follows)
-        self._exchanges = LiveExchanges(self, self._core, self._sender, serve, stats)
+        self._turns = turns or Turns()
+        self._exchanges = LiveExchanges(self, self._core, self._sender, serve, stats, self._turns)
         self._draining: PipeEnd | None = None
         self._peer_goaway: events.PeerLeaving | None = None
         self._trace = log.isEnabledFor(logging.DEBUG)
@@ -214,18 +218,23 @@ class Pipe:
                 # It crossed the end: only taken off the carrier, for the peer's last write must not wait.
                 await asyncio.sleep(CROSSING_COST)
                 continue
-            self._take(core.receive(frame, monotonic(), nuisance.turn))
+            self._take(core.receive(frame, now := monotonic(), self._turn(now)))
             while True:
-                if rest := nuisance.rest():
+                if (rest := nuisance.rest()) or core.unread:
                     await asyncio.sleep(rest)
                 if not core.unread or self.ended.done():
                     break
-                self._take(core.receive_rest(monotonic(), nuisance.turn))
+                self._take(core.receive_rest(now := monotonic(), self._turn(now)))
         goaway = self._peer_goaway
         if goaway is None:
             self._end(PipeEnd(Goaway.UNSPECIFIED, "the connection was lost", by_peer=False))
         else:
             self._end(PipeEnd(goaway.reason, goaway.message, by_peer=True))
+
+    def _turn(self, now: float) -> int:
+        """Return the envelopes to take before others have their turn."""
+        most = self._core.nuisance.turn
+        return min(most, SHARED_ENVELOPES) if self._turns.shared(now) else most
 
     def _take(self, arrived: list[events.Event]) -> None:
         exchanges = self._exchanges

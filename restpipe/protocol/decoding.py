@@ -26,6 +26,8 @@ def decode(data: bytes, most: int) -> Sequence[Envelope]:
         envelopes = Frame.FromString(data).envelopes
     except DecodeError as error:
         raise ProtocolError(f"a frame of {len(data)} bytes does not parse") from error
+    if not envelopes:
+        raise ProtocolError("a frame without an envelope")
     if len(envelopes) > MAX_ENVELOPES:
         raise ProtocolError(f"a frame of {len(envelopes)} envelopes, {MAX_ENVELOPES} are accepted")
     return envelopes

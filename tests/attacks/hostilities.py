@@ -63,6 +63,7 @@ def breaches(own: int) -> dict[str, list[tuple[int, Message]]]:
 
 NESTED = b"\x0b" * 100_000  # a group in a group in a group
 MALFORMED = {
+    "nothing": b"",
     "no protobuf": b"\xff" * 10,
     "an envelope that is cut off": frame((1, GET))[:-3],
     "an envelope of no kind": b"\x0a\x00",

@@ -100,6 +100,11 @@ def test_one_slow_event_delays_none_of_a_thousand_fast_ones(pair: tuple[Node, No
             assert slow.answer().json["nonce"] == f"slow{node.pid}"
 
 
+def test_a_thread_that_computes_lets_go_of_the_interpreter_after_a_millisecond(pair: tuple[Node, Node]) -> None:
+    for url, _ in ways(*pair):
+        assert curl(f"{url}/switch/interval").json == pytest.approx(0.001)
+
+
 def test_what_is_more_than_the_threads_carry_is_refused_unrun_and_the_rest_is_served(tmp_path: Path) -> None:
     with ledger_site(tmp_path, RP_HANDLER_THREADS=str(THREADS)) as site:
         asyncio.run(more_than_threads_carry(*ways(*site.pair()), ledger=site.ledger))

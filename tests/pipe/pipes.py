@@ -8,7 +8,7 @@ from typing import Any
 
 from carriers import End, memory_ends
 
-from restpipe.pipe import Answer, Incoming, Pipe, PipeEnd, Serve
+from restpipe.pipe import Answer, Incoming, Pipe, PipeEnd, Serve, Turns
 from restpipe.protocol.limits import REVISION, Limits
 from restpipe.stats import NullStats
 from restpipe.transport.carrier import Carrier
@@ -51,8 +51,12 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-def make_pipe(carrier: Carrier, *, dials: bool, serve: Serve = echo, limits: Limits | None = None) -> Pipe:
-    return Pipe(carrier, dials=dials, limits=limits or Limits(), hello=Hello(), serve=serve, stats=NullStats())
+def make_pipe(
+    carrier: Carrier, *, dials: bool, serve: Serve = echo, limits: Limits | None = None, turns: Turns | None = None
+) -> Pipe:
+    return Pipe(
+        carrier, dials=dials, limits=limits or Limits(), hello=Hello(), serve=serve, stats=NullStats(), turns=turns
+    )
 
 
 def nothing_is_kept(pipe: Pipe) -> None:
@@ -145,12 +149,18 @@ class Wire:
 
 @asynccontextmanager
 async def wired(
-    serve: Serve = echo, *, dials: bool = False, limits: Limits | None = None, hello: Hello | None = None
+    serve: Serve = echo,
+    *,
+    dials: bool = False,
+    limits: Limits | None = None,
+    hello: Hello | None = None,
+    turns: Turns | None = None,
+    client: str = "client-1",
 ) -> AsyncIterator[Wire]:
     """Run a pipe whose peer is the test; by default the test dials."""
-    async with asyncio.timeout(PATIENCE), memory_ends() as (dialling, accepting):
+    async with asyncio.timeout(PATIENCE), memory_ends(client) as (dialling, accepting):
         near, far = (dialling, accepting) if dials else (accepting, dialling)
-        pipe = make_pipe(near.carrier, dials=dials, serve=serve, limits=limits)
+        pipe = make_pipe(near.carrier, dials=dials, serve=serve, limits=limits, turns=turns)
         run = asyncio.ensure_future(pipe.run())
         wire = Wire(pipe, run, far.carrier)
         await wire.send(Envelope(hello=hello or greeting()))

@@ -194,6 +194,13 @@ def test_a_frame_that_does_not_parse_breaks_the_protocol() -> None:
     assert str(broken.error) == "a frame of 3 bytes does not parse"
 
 
+def test_a_frame_without_an_envelope_breaks_the_protocol() -> None:
+    side = Side()
+    (broken,) = side.core.receive(b"", 0.0)
+    assert isinstance(broken, Broken)
+    assert str(broken.error) == "a frame without an envelope"
+
+
 def test_a_frame_larger_than_what_is_accepted_breaks_the_protocol() -> None:
     side = Side(limits=Limits(max_frame_bytes=65536))
     (broken,) = side.core.receive(bytes(65537), 0.0)
@@ -1161,7 +1168,7 @@ def test_nothing_is_heard_and_no_ping_sent_after_the_end() -> None:
 def test_whatever_arrives_is_a_sign_of_life() -> None:
     side = Side()
     for now in range(5, 100, 5):
-        assert side.core.receive(b"", float(now)) == []
+        assert side.take(0, Ping(), float(now)) == []
         assert side.core.tick(float(now)) == []
 
 
