@@ -3,6 +3,7 @@
 import bulk
 import fleet
 import flight
+import flood
 import layers
 import small
 
@@ -14,6 +15,7 @@ WORKLOADS = (
     bulk.NEAR,
     bulk.FAR,
     bulk.BESIDE,
+    flood.WORKLOAD,
     fleet.FLEET_IDLE,
     fleet.FLEET_RETURN,
     fleet.FLEET_ASKED,
