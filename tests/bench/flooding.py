@@ -1,4 +1,4 @@
-"""A client that keeps as many requests in flight as its server permits: `python flooding.py DIRECTORY PORT NOUN [CLIENT]`.
+"""A client that keeps many requests in flight: `python flooding.py DIRECTORY PORT NOUN [CLIENT]`.
 
 It is no node: it speaks the protocol by gRPC alone, and so spends less on each request than its server does.
 """
