@@ -22,7 +22,7 @@ from restpipe.identity.names import EVERYONE
 from restpipe.identity.revocation import NOTHING_REVOKED
 from restpipe.identity.wording import moment
 from restpipe.protocol.limits import Limits
-from restpipe.transport.calls import Calls, Reflection
+from restpipe.transport.calls import PIPE_INTERVAL, Call, Calls, Reflection, Unknown
 from restpipe.transport.carrier import CarrierLostError, Peer
 from restpipe.transport.channel_options import METHOD, SERVICE, server_options
 from restpipe.transport.health import Health
@@ -95,6 +95,7 @@ class PipeListener:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
             Reflection(names, self._calls), self._server
         )
+        self._server.add_generic_rpc_handlers((Unknown(self._calls),))
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port, which is chosen where `port` is 0.
@@ -139,7 +140,8 @@ class PipeListener:
     async def _connect(self, _requests: object, context: Context) -> None:
         # A handler that ends with CancelledError sends no status, and its client waits for ever (grpc/grpc#28989).
         with contextlib.suppress(asyncio.CancelledError):
-            async with self._calls.another(context):
+            async with Call(self._calls, context) as call:
+                await call.turn(PIPE_INTERVAL)
                 await self._accept(GrpcServerCarrier(context, await self._admitted(context)))
 
     async def _admitted(self, context: Context) -> Peer:
@@ -151,7 +153,6 @@ class PipeListener:
                 "refused a client at %s: its certificate names no node: %s", peer_address(context.peer()), error
             )
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the client's certificate names no node: {error}")
-        await self._calls.turn(peer.name)
         revoked = self.revocations.date(parse_certificate(peer.certificate))
         if revoked is not None:
             log.warning("refused %s at %s: its certificate was revoked on %s", peer.name, peer.address, moment(revoked))

@@ -6,7 +6,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from restpipe.transport.calls import Calls, Context
+from restpipe.transport.calls import CALL_INTERVAL, Call, Calls, Context
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -33,15 +33,18 @@ class Health(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> HealthCheckResponse:
         """Answer once."""
-        if request.service not in self._names:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
-        return self._status(request.service)
+        async with Call(self._calls, context) as call:
+            await call.turn(CALL_INTERVAL)
+            if request.service not in self._names:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
+            return self._status(request.service)
 
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> None:
         """Answer, and again when the server drains, which is the end: it stops once all calls have ended."""
-        async with self._calls.another(context):
+        async with Call(self._calls, context) as call:
+            await call.turn(CALL_INTERVAL)
             await context.write(self._status(request.service))
             await self._draining.wait()
             await context.write(self._status(request.service))

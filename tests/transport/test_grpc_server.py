@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import forge
@@ -20,6 +20,7 @@ from raw_http2 import HEADERS, INITIAL_WINDOW_SIZE, raw_http2
 from restpipe.exceptions import ConfigError
 from restpipe.identity import Identity, certificate_name, parse_certificate
 from restpipe.protocol.limits import Limits
+from restpipe.transport.calls import MAX_CALLS, Calls
 from restpipe.transport.carrier import CarrierLostError, Peer
 from restpipe.transport.channel_options import METHOD, SERVICE
 from restpipe.transport.grpc_client import dial
@@ -409,6 +410,7 @@ async def test_a_client_has_no_more_calls_open_than_it_may_and_another_is_not_af
     identities: Identities, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("restpipe.transport.calls.MAX_CALLS", 4)
+    monkeypatch.setattr("restpipe.transport.calls.REFUSAL_DELAY", 0)
     over = asyncio.Event()
     async with two_clients(identities, over) as (channel, others):
         calls = [connect(channel), connect(channel)]
@@ -429,21 +431,68 @@ async def test_a_client_has_no_more_calls_open_than_it_may_and_another_is_not_af
         assert await connect(channel).read() == b"first"
 
 
+async def first_word(channel: grpc.aio.Channel) -> None:
+    assert await connect(channel).read() == b"first"
+
+
+async def health_of(channel: grpc.aio.Channel) -> None:
+    assert await serving(channel, "") == health_pb2.HealthCheckResponse.SERVING
+
+
+async def watched_health_of(channel: grpc.aio.Channel) -> None:
+    assert (await watch(channel, "").read()).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def services_of(channel: grpc.aio.Channel) -> None:
+    assert SERVICE in await services(channel)
+
+
+async def nothing_of(channel: grpc.aio.Channel) -> None:
+    disconnect: Any = channel.unary_unary(f"/{SERVICE}/Disconnect")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await disconnect(b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("ask", [first_word, health_of, watched_health_of, services_of, nothing_of])
 async def test_a_client_that_calls_again_and_again_waits_for_its_turn_and_another_does_not(
-    identities: Identities, monkeypatch: pytest.MonkeyPatch
+    identities: Identities, monkeypatch: pytest.MonkeyPatch, ask: Callable[[grpc.aio.Channel], Awaitable[None]]
 ) -> None:
-    monkeypatch.setattr("restpipe.transport.calls.PIPE_INTERVAL", 1000)
+    waits = asyncio.Event()
+
+    def turn(calls: Calls, client: bytes, interval: float) -> float:
+        wait = in_turn(calls, client, 1000 * interval)
+        if wait:
+            waits.set()
+        return wait
+
+    in_turn = Calls.turn
+    monkeypatch.setattr(Calls, "turn", turn)
     over = asyncio.Event()
     async with two_clients(identities, over) as (channel, others), asyncio.timeout(CONNECT_TIMEOUT):
-        assert await connect(channel).read() == b"first"
-        again = connect(channel)
-        waiting = asyncio.ensure_future(again.read())
-        await again.wait_for_connection()
-        assert await connect(others).read() == b"first"
-        assert not waiting.done()
+        await ask(channel)
+        again = asyncio.ensure_future(ask(channel))
+        await waits.wait()
+        await ask(others)
+        assert not again.done()
         again.cancel()
-        await asyncio.wait({waiting})
+        await asyncio.wait({again})
         over.set()
+
+
+async def test_who_cancels_its_calls_does_not_wait_for_their_turns_for_ever() -> None:
+    calls = Calls()
+    assert max(calls.turn(b"client", 1.0) for _ in range(1000)) <= MAX_CALLS
+
+
+async def test_clients_that_called_once_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restpipe.transport.calls._SWEEP_INTERVAL", -1)
+    calls = Calls()
+    calls.turn(b"one that waits", 1000)
+    for number in range(100):
+        calls.turn(b"%d" % number, 0)
+    assert len(calls._turns) == 2
+    assert calls.turn(b"one that waits", 1000)
 
 
 async def test_a_connection_that_brings_no_call_is_closed_and_one_with_a_call_is_not(
