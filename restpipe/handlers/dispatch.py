@@ -128,7 +128,7 @@ class Dispatcher:
         self._stats.count(event.count)
         try:
             call = partial(event.method, ctx, post_data, *arguments, **named)
-            result = call() if event.in_loop else await self._threads.run(call, incoming.remaining)
+            result = call() if event.in_loop else await self._threads.run(call, incoming.remaining, incoming.peer.name)
             reply = as_reply(await result if inspect.isawaitable(result) else result)
             if type(reply.data) in _WHOLE:
                 respond_whole(incoming, reply)
@@ -163,7 +163,7 @@ class Dispatcher:
         self, incoming: Incoming, reply: Reply, source: "AsyncIterator[Any] | Iterator[Any] | FileAnswer"
     ) -> None:
         """Send a body as it is produced. The answer begins with its first piece, so that a fault before it is told."""
-        async with contextlib.aclosing(pieces_of(source, self._threads)) as pieces:
+        async with contextlib.aclosing(pieces_of(source, self._threads, incoming.peer.name)) as pieces:
             first = await anext(pieces, None)
             length = None
             if isinstance(source, FileAnswer):

@@ -20,8 +20,15 @@ def is_stream(data: Any) -> bool:
     return hasattr(data, "__anext__") or hasattr(data, "__next__")
 
 
-async def pieces_of(data: "AsyncIterator[Any] | Iterator[Any]", threads: HandlerThreads) -> AsyncGenerator[bytes, None]:
+async def pieces_of(
+    data: "AsyncIterator[Any] | Iterator[Any]", threads: HandlerThreads, by: str = ""
+) -> AsyncGenerator[bytes, None]:
     """Yield what a generator yields, as bytes, and close it at the end; one that is not asynchronous runs in threads.
+
+    Args:
+        data: the generator, or any iterator.
+        threads: as above.
+        by: name of the peer that asks for it, "" for this node.
 
     Raises:
         BadResultError: it yields what is neither bytes nor str.
@@ -37,7 +44,7 @@ async def pieces_of(data: "AsyncIterator[Any] | Iterator[Any]", threads: Handler
     else:
         steps = _Steps(data)
         try:
-            while (piece := await threads.run(steps.take)) is not _END:
+            while (piece := await threads.run(steps.take, by=by)) is not _END:
                 yield _encode_piece(piece)
         finally:
             threads.submit(steps.close)

@@ -5,13 +5,13 @@ import contextvars
 import logging
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar, cast
 
 from restpipe.exceptions import ThreadsBusyError
+from restpipe.handlers.fair_queue import FairQueue
 from restpipe.handlers.workload import BURST, Workload
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ class HandlerThreads:
     keep a node from stopping. These are not.
 
     Args:
-        most: threads that may exist. What comes while all are busy waits for one, if that will not take too long.
+        most: threads that may exist. What comes while all are busy waits for one, if that will not take too long. Who
+            asks for much does so at his own cost: all who ask have turns.
         burst: seconds that calls may wait that come together; more than those that calls take.
     """
 
@@ -37,7 +38,7 @@ class HandlerThreads:
         self._most = most
         self._count = 0
         self._idle = 0
-        self._waiting: OrderedDict[asyncio.Future[_Outcome], Callable[[], Any]] = OrderedDict()
+        self._waiting: FairQueue[asyncio.Future[_Outcome], Callable[[], Any]] = FairQueue()
         self._timers: dict[asyncio.Future[_Outcome], asyncio.TimerHandle] = {}
         self._workload = Workload(burst)
         self._changed = threading.Condition()
@@ -48,7 +49,7 @@ class HandlerThreads:
         """Threads that run a handler, those included that nobody waits for any more."""
         return self._count - self._idle
 
-    async def run(self, function: Callable[[], T], within: float = math.inf) -> T:
+    async def run(self, function: Callable[[], T], within: float = math.inf, by: str = "") -> T:
         """Call `function` in a thread and return what it returns, or raise what it raises.
 
         Cancelling stops the wait, and the call where it has not begun; a thread cannot be stopped.
@@ -56,16 +57,17 @@ class HandlerThreads:
         Args:
             function: what to call.
             within: seconds after which its result is of no use; infinity: it is called whatever the wait.
+            by: name of the peer that asks for it, "" for this node.
 
         Raises:
             ThreadsBusyError: it would wait too long for a thread, or did. It was not called.
         """
-        future = self._put(function, within)
+        future = self._put(function, within, by)
         try:
             result, error = await future
         except asyncio.CancelledError:
             with self._changed:
-                self._waiting.pop(future, None)
+                self._waiting.discard(future)
             raise
         if error is None:
             return cast(T, result)
@@ -84,44 +86,43 @@ class HandlerThreads:
             self._closed = True
             self._changed.notify_all()
 
-    def _put(self, function: Callable[[], Any], within: float = math.inf) -> "asyncio.Future[_Outcome]":
+    def _put(self, function: Callable[[], Any], within: float = math.inf, by: str = "") -> "asyncio.Future[_Outcome]":
         future: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         context = contextvars.copy_context()
         with self._changed:
             if self._idle <= len(self._waiting) and self._count < self._most:
                 self._start_thread()
-            ahead = len(self._waiting) - self._idle
-            if ahead >= 0:
-                self._queue(future, ahead, within)
-            self._waiting[future] = partial(context.run, function)
+            if len(self._waiting) >= self._idle:
+                self._queue(future, within, by)
+            self._waiting.put(by, future, partial(context.run, function))
             self._changed.notify()
         return future
 
-    def _queue(self, future: "asyncio.Future[_Outcome]", ahead: int, within: float) -> None:
+    def _queue(self, future: "asyncio.Future[_Outcome]", within: float, by: str) -> None:
         """See for how long a call is to wait.
 
         Raises:
             ThreadsBusyError: not at all.
         """
         now = monotonic()
-        if ahead == 0:
+        late = len(self._waiting) - self._idle
+        if late == 0:
             self._workload.begin_queue(now)
         if within == math.inf:
             return
+        ahead = max(0, self._waiting.ahead(by) - self._idle)
         patience = self._workload.patience(ahead, self._idle, within, now)
         if not patience:
             if self._workload.bearable(now) <= within / 2:  # it is not that the call has no time
-                for late in self._refusable(self._workload.surplus(ahead, self._idle, now)):
-                    self._refuse(late, now)
+                for last in self._waiting.last(self._workload.surplus(late, self._idle, now), self._is_refusable):
+                    self._refuse(last, now)
                 self._workload.refuse(now)
             raise self._refusal()
         self._timers[future] = future.get_loop().call_later(patience, self._give_up, future)
         future.add_done_callback(self._stop_timer)
 
-    def _refusable(self, most: int) -> "list[asyncio.Future[_Outcome]]":
-        """Return the last that wait and may be refused."""
-        waiting = [future for future in self._waiting if future in self._timers and not future.done()]
-        return waiting[-most:] if most else []
+    def _is_refusable(self, future: "asyncio.Future[_Outcome]") -> bool:
+        return future in self._timers and not future.done()
 
     def _give_up(self, future: "asyncio.Future[_Outcome]") -> None:
         """Let a call wait no longer, unless it has begun."""
@@ -130,7 +131,7 @@ class HandlerThreads:
                 self._refuse(future, monotonic())
 
     def _refuse(self, future: "asyncio.Future[_Outcome]", now: float) -> None:
-        del self._waiting[future]
+        self._waiting.discard(future)
         self._workload.refuse(now)
         future.set_result((None, self._refusal()))
 
@@ -163,7 +164,7 @@ class HandlerThreads:
                         self._idle -= 1
                         return
                     self._changed.wait()
-                future, function = self._waiting.popitem(last=False)
+                future, function = self._waiting.pop()
                 self._idle -= 1
                 self._workload.begin(future, monotonic())
             outcome = None if future.cancelled() else _outcome_of(function)

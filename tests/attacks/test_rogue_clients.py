@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -193,6 +195,36 @@ async def test_a_flood_is_taken_no_faster_than_it_is_worth_and_others_are_served
     async with honest.attacked() as peer:
         flood = Flood(peer, answer, to=to)
         await withstand(pour, peer, flood, seconds_each=seconds_each, serve=serve, times=10)
+
+
+async def test_a_client_that_asks_for_more_than_the_threads_carry_has_no_other_refused(tmp_path: Path) -> None:
+    # So that a queue stands after a second, and an event waits for 0.4 s then: a slow machine is not taken for one.
+    patient = {"RP_HANDLER_THREADS": "4", "RP_HANDLER_WAIT_S": "10"}
+    refused = asyncio.Event()
+    nap = Request(verb="get", noun="nap", arguments=["0.05"], timeout_ms=60_000)
+    with site_with_handlers(tmp_path, **patient) as site:
+        server = site.server()
+        client = site.client(server.pipe_port)
+        site.identity("client", "mallory")
+
+        async def flood(peer: HostilePeer) -> None:
+            numbers = itertools.count(1, 2)
+            await peer.send(*((number, nap) for number in itertools.islice(numbers, MOST)))
+            while True:
+                answer = await peer.wait_for(Response)
+                if answer.failure.kind == Failure.BUSY:
+                    refused.set()
+                await peer.send((next(numbers), nap))
+
+        async with hostile_peer(site.directory, "mallory", server.pipe_port) as peer:
+            await peer.greet()
+            flooding = asyncio.create_task(flood(peer))
+            await asyncio.wait({flooding, asyncio.create_task(refused.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            for _ in range(10):
+                assert (await asyncio.to_thread(curl, f"{client.web}/server/nap//0.05")).status == 200
+            assert not flooding.done()
+            flooding.cancel()
+            await asyncio.wait({flooding})
 
 
 async def test_who_asks_and_never_reads_is_cut_off_and_takes_no_memory(honest: Honest) -> None:

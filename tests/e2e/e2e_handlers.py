@@ -157,6 +157,11 @@ class Handler(ServerEventHandler):
         """Wait until somebody writes to a named pipe: a way in that needs no node."""
         return Path("fifo").read_text()
 
+    def get_nap(self, ctx: EventContext, post_data: PostData, seconds: float) -> str:
+        """Keep a thread."""
+        time.sleep(seconds)
+        return "rested"
+
     def get_busy(self, ctx: EventContext, post_data: PostData, seconds: float) -> str:
         """Keep a thread busy, and the interpreter's lock with it."""
         end = time.monotonic() + seconds

@@ -211,6 +211,43 @@ async def test_of_a_queue_that_stands_the_last_are_refused_and_never_called(monk
     assert called == [0]
 
 
+async def test_peers_have_turns_however_much_one_asks_for() -> None:
+    threads, called = HandlerThreads(1), list[str]()
+    async with all_busy(threads, 1):
+        waiting = [
+            asyncio.create_task(threads.run(partial(called.append, by + str(number)), PATIENCE, by))
+            for number, by in enumerate("aaaab")
+        ]
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert called == ["a0", "b4", "a1", "a2", "a3"]
+
+
+async def test_where_a_peer_asks_for_too_much_others_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("restpipe.handlers.threads.monotonic", lambda: now)
+    threads = HandlerThreads(4)
+
+    def usual() -> None:
+        nonlocal now
+        now += 0.1
+
+    for _ in range(10):
+        await threads.run(usual)
+    async with all_busy(threads, 4):
+        flood = [asyncio.create_task(threads.run(lambda: 1, 100.0, "a")) for _ in range(10)]
+        await asyncio.sleep(0)
+        now += 1.1
+        with pytest.raises(ThreadsBusyError):
+            await threads.run(lambda: 1, 100.0, "a")
+        other = asyncio.create_task(threads.run(lambda: 2, 100.0, "b"))
+        await asyncio.sleep(0)
+        assert not other.done()
+    assert await other == 2
+    outcomes = await asyncio.gather(*flood, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [int] * 2 + [ThreadsBusyError] * 8
+
+
 async def test_what_waited_in_vain_for_half_of_its_time_is_refused_and_never_called() -> None:
     threads, called = HandlerThreads(1), list[int]()
     async with all_busy(threads, 1):
