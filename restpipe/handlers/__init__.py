@@ -13,7 +13,8 @@ From a request to a method and back:
     events             which methods there are; described: what their annotations say of the answer
     arguments          text of a URL to what a method takes; paths: the URL before that
     payload            bodies that are whole; uploads, streams: those that come and go piece by piece
-    threads            for methods that are not asynchronous; workload: who waits for one, and who is refused
+    threads            for methods that are not asynchronous; workload: who waits for one, and who is refused;
+                       fair_queue: whose turn it is
     blocked            who blocks the event loop
     once               requests with an Idempotency-Key; answers: what was answered to them
     problems           failures as documents
