@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from live_nodes import PATIENCE, connected, running_client, running_server, web_of
 
 from restpipe.config import UpstreamAddress
@@ -129,6 +130,19 @@ async def service(script: Script, *, socket: Path | None = None, path: str = "")
             await asyncio.wait(running)
     if made.failures:
         raise made.failures[0]
+
+
+def tasks_left_by(monkeypatch: pytest.MonkeyPatch, kind: type[Any], method: str, of: str) -> asyncio.Future[list[str]]:
+    """Return a future of the tasks, of those whose name says `of`, that are there once a coroutine method is over."""
+    left: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    run = getattr(kind, method)
+
+    async def run_and_look(*args: Any) -> None:
+        await run(*args)
+        left.set_result([name for task in asyncio.all_tasks() if of in (name := task.get_name())])
+
+    monkeypatch.setattr(kind, method, run_and_look)
+    return left
 
 
 @dataclass

@@ -32,7 +32,7 @@ _EXTENSIONS: dict[str, Any] = {WHOLE_RESPONSE: {}}
 # Another extension of our own, where a caller waits to be asked for its body: a `restpipe.web.callers.Unasked`.
 UNASKED = "restpipe.request.unasked"
 # Requests that may wait for their turn on a connection before no more of it is read, nor its end seen.
-_MOST_WAITING = 16
+MOST_WAITING = 16
 # Seconds for which a connection is left unread whose request was refused for want of room: twice as long after each
 # refusal that follows, up to what `Retry-After` asks for. Who asks again and again, at once, would get all of the node.
 _FIRST_PAUSE = 0.01
@@ -271,7 +271,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, self.app)
         else:
             self.pipeline.appendleft((cycle, self.app))
-            if len(self.pipeline) >= _MOST_WAITING:
+            if len(self.pipeline) >= MOST_WAITING:
                 self.flow.pause_reading()
 
     def _set_scope(self) -> None:

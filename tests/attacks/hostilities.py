@@ -207,7 +207,7 @@ async def withstand(
 ) -> None:
     """See that a node serves others during a flood, and takes no more of that than it is worth.
 
-    It lasts until far more is answered than what is taken before any rest, so that the rests decide how long that takes.
+    It lasts until far more is answered than is taken before any rest, so that the rests decide how long that takes.
 
     Args:
         pour: the flood.

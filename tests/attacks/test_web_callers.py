@@ -70,6 +70,7 @@ REFUSED = {
     "two names of the node, the other way round": (400, GET.replace(HOST, b"Host: evil.example\r\n") + HOST),
     "another name": (421, GET.replace(HOST, b"Host: evil.example\r\n")),
     "another name in the target": (421, b"GET http://evil.example/client/client/data HTTP/1.1\r\n" + HOST),
+    "another name in the target, and no other": (421, b"GET http://evil.example/client/client/data HTTP/1.1\r\n"),
     "two names and another in the target": (
         400,
         b"GET http://localhost/client/client/data HTTP/1.1\r\nHost: evil.example\r\n" + HOST,

@@ -344,6 +344,7 @@ def test_a_body_that_stands_still_is_408_where_its_caller_does_not_go_on_and_504
     code = re.search(rb"x-event-return-code: (\d+)", head)
     assert code is not None
     assert (document["status"], int(code[1]), document["executed"]) == outcome
+    assert document["instance"].startswith("urn:restpipe:request:")
 
 
 def read_answer(caller: socket.socket) -> bytes:

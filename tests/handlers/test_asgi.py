@@ -22,6 +22,7 @@ from restpipe.exceptions import ConfigError
 from restpipe.handlers import asgi, asgi_exchange, asgi_lifespan
 from restpipe.handlers.socket_messages import FRAME_COST
 from restpipe.nodes.client import ClientNode
+from restpipe.pipe import Answer
 from restpipe_pb.v1.pipe_pb2 import Request as PipeRequest
 
 pytestmark = pytest.mark.usefixtures("leak_free")
@@ -609,6 +610,13 @@ async def test_a_web_socket_whose_caller_vanishes_is_told_as_broken(identity_fil
     assert seen["closed"][0] in (1001, 1006)
 
 
+async def asked_by_a_peer(tunnel: Tunnel, frames: AsyncIterator[bytes]) -> Answer:
+    """Open a web socket as a peer may that sends frames of its own making."""
+    pipe = await tunnel.server.pipe_to("alpha", PATIENCE)
+    request = PipeRequest(verb="connect", protocol="websocket", target="/echo", timeout_ms=10_000)
+    return await pipe.call(request, frames)
+
+
 async def test_a_peer_that_pings_and_closes_a_web_socket_itself_is_answered(identity_files: Path) -> None:
     frames = Protocol(CLIENT, state=State.OPEN)
     ponged = asyncio.Event()
@@ -623,9 +631,7 @@ async def test_a_peer_that_pings_and_closes_a_web_socket_itself_is_answered(iden
 
     seen: dict[str, Any] = {"event": asyncio.Event()}
     async with serving(identity_files, sockets(seen)) as tunnel, asyncio.timeout(PATIENCE):
-        pipe = await tunnel.server.pipe_to("alpha", PATIENCE)
-        request = PipeRequest(verb="connect", protocol="websocket", target="/echo", timeout_ms=10_000)
-        answer = await pipe.call(request, upload())
+        answer = await asked_by_a_peer(tunnel, upload())
         got: list[tuple[Opcode, bytes]] = []
         async for data in answer.body:
             frames.receive_data(data)
@@ -654,10 +660,8 @@ async def test_a_peer_that_sends_a_message_in_thousands_of_pieces_is_read_no_fas
 
     seen: dict[str, Any] = {"event": asyncio.Event()}
     async with serving(identity_files, sockets(seen)) as tunnel, asyncio.timeout(PATIENCE):
-        pipe = await tunnel.server.pipe_to("alpha", PATIENCE)
-        request = PipeRequest(verb="connect", protocol="websocket", target="/echo", timeout_ms=10_000)
         began = loop.time()
-        answer = await pipe.call(request, upload())
+        answer = await asked_by_a_peer(tunnel, upload())
         got: list[bytes] = []
         while not got:
             frames.receive_data(await anext(answer.body))

@@ -275,6 +275,7 @@ class Point:
         (("text/plain", 4, None), (200, 4, "text/plain", {}, b"")),
         (("a", True, "b"), (200, 0, "application/json", {}, b'["a", true, "b"]')),
         (("a", "b", "c"), (200, 0, "application/json", {}, b'["a", "b", "c"]')),
+        ((1, 2, 3), (200, 0, "application/json", {}, b"[1, 2, 3]")),
         (["a", 1, "c"], (200, 0, "application/json", {}, b'["a", 1, "c"]')),
         (("a", 1), (200, 0, "application/json", {}, b'["a", 1]')),
         (Reply({"a": 1}), (200, 0, "application/json", {}, b'{"a": 1}')),

@@ -9,11 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 from live_nodes import PATIENCE
-from services import Connection, Received, Service, Tunnel, service, tunnel_to
+from services import Connection, Received, Service, Tunnel, service, tasks_left_by, tunnel_to
 
 from restpipe.config import UpstreamAddress
 from restpipe.handlers.upstream import Upstream
-from restpipe.pipe import Incoming
 from restpipe.protocol.limits import INLINE_BYTES
 
 # Bytes that no window, and no buffer of the system, can hold.
@@ -158,8 +157,9 @@ async def test_no_redirect_is_followed_and_no_cookie_kept(identity_files: Path) 
         ("200", "HEAD", ("Content-Length: 123456",), "123456"),
         ("200", "HEAD", ("Transfer-Encoding: chunked",), None),
         ("204", "GET", (), None),
+        ("204", "GET", ("Content-Length: 0",), None),
         ("304", "GET", ("ETag: x", "Content-Length: 99"), None),
-        ("205", "POST", ("Content-Length: 0",), None),
+        ("205", "POST", ("Content-Length: 0",), "0"),
     ],
 )
 async def test_answers_without_a_body_have_none_and_the_connection_goes_on(
@@ -170,7 +170,7 @@ async def test_answers_without_a_body_have_none_and_the_connection_goes_on(
         for _ in range(2):
             answer = await tunnel.ask(verb)
             assert (answer.status_code, answer.content) == (int(status), b"")
-            assert verb != "HEAD" or answer.headers.get("content-length") == length
+            assert answer.headers.get("content-length") == length
     assert made.connections == (2 if verb == "POST" else 1)
 
 
@@ -256,19 +256,13 @@ async def test_an_answer_before_the_end_of_the_request_is_the_answer(identity_fi
 async def test_once_a_request_is_served_nothing_of_it_is_still_on_its_way(
     identity_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-    serve = Upstream.serve
-
-    async def serve_and_look(upstream: Upstream, incoming: Incoming) -> None:
-        await serve(upstream, incoming)
-        left.set_result([name for task in asyncio.all_tasks() if "service" in (name := task.get_name())])
+    left = tasks_left_by(monkeypatch, Upstream, "serve", of="service")
 
     async def refuse(connection: Connection) -> None:
         await connection.head()
         await connection.send("HTTP/1.1 413 Too Large", "Content-Length: 3", "Connection: close", body=b"too")
         await connection.rest()
 
-    monkeypatch.setattr(Upstream, "serve", serve_and_look)
     async with through(identity_files, refuse) as (tunnel, _):
         _, writer = await asyncio.open_connection("127.0.0.1", tunnel.port)
         writer.write(b"PUT /client/alpha/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\nbegun")

@@ -441,6 +441,7 @@ async def test_a_lost_request_whose_peer_stays_away_has_an_unknown_outcome(
     with pytest.raises(PipeLostError, match="lost after the request was sent, and the peer is away") as lost:
         await task
     assert lost.value.instance  # of the attempt whose outcome is unknown
+    assert lost.value.attempts == 1
 
 
 async def test_a_lost_request_whose_deadline_passes_before_the_next_pipe_has_an_unknown_outcome(

@@ -261,6 +261,19 @@ async def test_a_client_that_has_the_name_of_the_server_cannot_pass_for_it(ident
             await pipe.call(passed)
 
 
+@pytest.mark.parametrize(
+    ("name", "address"), [("*", "192.0.2.1"), ("beta\r\n", "192.0.2.1"), ("beta", "192.0.2.1\r\nX: y")]
+)
+async def test_who_passes_requests_on_cannot_name_a_caller_that_no_node_is(
+    identity_files: Path, name: str, address: str
+) -> None:
+    async with three(identity_files) as nodes:
+        pipe = await nodes.server.pipe_to("alpha", 0)
+        passed = Request(verb="get", noun="caller", timeout_ms=10_000, caller=Caller(name=name, address=address))
+        with pytest.raises(ForbiddenError, match="no node has the name"):
+            await pipe.call(passed)
+
+
 async def test_a_key_belongs_to_the_client_that_used_it(identity_files: Path) -> None:
     async with three(identity_files, "beta>alpha") as nodes, web_of(nodes.server) as of_server:
         options: dict[str, Any] = {"headers": {"Idempotency-Key": "k"}, "content": b"paid"}
@@ -507,6 +520,15 @@ async def test_a_policy_that_is_taken_back_cuts_what_is_under_way_and_refuses_wh
         assert outcome(await nodes.get("value")) == (403, "253", "no")
         nodes.server.reload(lambda: nodes.server.settings.model_copy(update={"relay": ("beta>*",)}))
         assert (await nodes.get("value")).json() == {"value": 1}
+
+
+async def test_a_policy_that_changes_and_still_permits_it_lets_what_is_under_way_go_on(identity_files: Path) -> None:
+    async with three(identity_files, "beta>alpha") as nodes:
+        asking = asyncio.create_task(nodes.get("wait"))
+        await nodes.entered()
+        nodes.server.reload(lambda: nodes.server.settings.model_copy(update={"relay": ("beta>a*",)}))
+        nodes.handler.release.set()
+        assert (await asking).status_code == 200
 
 
 async def test_clients_that_the_settings_name_are_waited_for_before_they_ever_came(identity_files: Path) -> None:

@@ -40,6 +40,7 @@ def test_a_place_that_was_left_is_free_again() -> None:
         assert fill(admission, "beta") == 1
         for peer in ("alpha", "beta", "alpha"):
             admission.give_back(peer)
+        assert not admission._by_peer  # no peer is remembered that has none
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -273,6 +274,18 @@ async def test_what_a_handler_raised_carries_its_traceback_and_the_exchange(side
     document = problem_of(await side.ask("GET", "raise"))
     assert "in get_raise" in document["exception"]["traceback"]
     assert document["instance"].startswith("urn:restpipe:request:")
+
+
+async def test_a_bug_of_the_node_is_told_with_the_request_that_met_it(
+    side: Side, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("restpipe.web.gateway.Place", Mock(side_effect=RuntimeError("a bug")))
+    response = await side.ask("GET", "value", headers={"X-Request-Id": "order-17"})
+    assert (response.status_code, response.headers["x-event-return-code"]) == (500, "250")
+    document = problem_of(response)
+    assert (document["instance"], document["detail"]) == ("urn:restpipe:request:order-17", "RuntimeError: a bug")
+    (logged,) = [record for record in caplog.records if record.exc_info]
+    assert vars(logged)["request_id"] == "order-17"
 
 
 async def test_a_failure_is_not_an_end_of_the_connection(side: Side) -> None:
@@ -620,7 +633,7 @@ async def test_what_must_not_be_repeated_is_502_outcome_unknown(
         async with asyncio.timeout(0.5):
             response = await asking
         assert (response.status_code, response.headers["x-event-return-code"]) == (502, "246")
-        assert "retry-after" not in response.headers
+        assert not {"retry-after", "x-event-attempts"} & response.headers.keys()
         if verb != "HEAD":
             document = problem_of(response)
             assert (document["executed"], document["retryable"]) == ("unknown", False)

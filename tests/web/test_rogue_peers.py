@@ -117,6 +117,12 @@ async def test_a_body_where_there_is_none_to_be_does_not_reach_the_connection(
     assert is_unusable(await asked(pipes, Response(status=status, body=b"a", more=True), verb, [b"b"]))
 
 
+async def test_the_length_of_a_body_that_cannot_be_is_not_told(pipes: Pipes) -> None:
+    response = await asked(pipes, Response(status=204, body_length=5))
+    assert (response.status_code, response.content) == (204, b"")
+    assert "content-length" not in response.headers
+
+
 async def test_a_body_that_is_longer_than_announced_is_cut(pipes: Pipes) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         await asked(pipes, Response(status=200, body=b"a", more=True, body_length=2), more=[b"bcd" * 1000])

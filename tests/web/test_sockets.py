@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from live_nodes import PATIENCE, connected, running_client, running_server, web_of
-from services import Connection, Tunnel, service, tunnel_to
+from services import Connection, Tunnel, service, tasks_left_by, tunnel_to
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
@@ -17,7 +17,6 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from restpipe.config import UpstreamAddress
-from restpipe.pipe import Answer
 from restpipe.web.sockets import WebSocket
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
@@ -27,12 +26,14 @@ Script = Callable[[ServerConnection], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def through(identity_files: Path, script: Script, **options: Any) -> AsyncIterator[Tunnel]:
+async def through(
+    identity_files: Path, script: Script, settings: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Tunnel]:
     """Run a service with web sockets, and a tunnel to it."""
     async with serve(script, "127.0.0.1", 0, **options) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         address = UpstreamAddress("http", "127.0.0.1", port)
-        async with tunnel_to(identity_files, address, max_body_bytes=MAX_MESSAGE) as tunnel:
+        async with tunnel_to(identity_files, address, max_body_bytes=MAX_MESSAGE, **settings or {}) as tunnel:
             yield tunnel
 
 
@@ -69,6 +70,15 @@ async def test_messages_pass_both_ways_whole_and_of_their_kind(identity_files: P
         for _ in range(3):
             await socket.send(message)
             assert await socket.recv() == message
+
+
+async def test_web_sockets_that_are_open_or_were_take_no_places_of_requests_that_wait(identity_files: Path) -> None:
+    async with through(identity_files, echo, {"web_max_requests": 2}) as tunnel:  # one for the only peer
+        async with opened(tunnel), opened(tunnel):
+            pass
+        async with opened(tunnel) as socket:
+            await socket.send("room")
+            assert await socket.recv() == "room"
 
 
 async def test_messages_keep_their_order(identity_files: Path) -> None:
@@ -156,17 +166,11 @@ async def test_the_caller_closes_with_its_code_and_reason(identity_files: Path, 
 async def test_once_a_web_socket_is_over_nobody_listens_to_its_caller_any_more(
     identity_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-    relay = WebSocket.relay
-
-    async def relay_and_look(socket: WebSocket, answer: Answer) -> None:
-        await relay(socket, answer)
-        left.set_result([name for task in asyncio.all_tasks() if "of a caller" in (name := task.get_name())])
+    left = tasks_left_by(monkeypatch, WebSocket, "relay", of="of a caller")
 
     async def end(socket: ServerConnection) -> None:
         socket.transport.abort()
 
-    monkeypatch.setattr(WebSocket, "relay", relay_and_look)
     async with through(identity_files, end) as tunnel, opened(tunnel), asyncio.timeout(PATIENCE):
         assert await left == []
 

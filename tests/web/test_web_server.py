@@ -16,7 +16,7 @@ import uvloop
 from restpipe.config import TcpBind, UnixBind, WebBind
 from restpipe.exceptions import ConfigError
 from restpipe.web.callers import Receive
-from restpipe.web.http import MAX_HEAD, WHOLE_RESPONSE, App, HttpProtocol
+from restpipe.web.http import MAX_HEAD, MOST_WAITING, WHOLE_RESPONSE, App, HttpProtocol
 from restpipe.web.requests import Scope
 from restpipe.web.server import WebServer
 from restpipe.web.sockets import Send
@@ -451,6 +451,44 @@ async def test_a_caller_that_waits_for_its_answer_is_not_idle(monkeypatch: pytes
         head, body = await raw(server, b"GET /one HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     assert b"/one" in body
+
+
+async def test_a_head_that_comes_slowly_has_the_time_of_a_head_and_not_that_of_silence() -> None:
+    async with serving() as server:
+        host, port = server.address.removeprefix("http://").rsplit(":", 1)
+        reader, writer = await asyncio.open_connection(host, int(port))
+        async with asyncio.timeout(10):
+            writer.write(b"GET /slow HTTP/1.1\r\n")
+            while not any(connection._in_head for connection in server._http_connections()):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            (connection,) = server._http_connections()
+            connection.expire(asyncio.get_running_loop().time() + 60, head_timeout=120, idle_timeout=5)
+            writer.write(b"Host: a\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_of_many_requests_that_come_at_once_on_a_connection_and_of_those_behind_them_all_are_answered() -> None:
+    request = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
+    crowd = b"".join(request % number for number in range(3 * MOST_WAITING))
+    async with serving() as server:
+        head, rest = await raw(server, crowd, b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert (head + rest).count(b"HTTP/1.1 200 OK") == 3 * MOST_WAITING + 1
+    assert b"/last" in rest
+
+
+async def test_a_caller_that_waited_once_to_be_asked_for_its_body_need_not_be_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await hello(scope, receive, send)
+
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n%b\r\nx"
+    async with impatient(monkeypatch, read) as server:
+        head, rest = await raw(server, request % b"Expect: 100-continue\r\n", request % b"Connection: close\r\n")
+    answers = head + rest
+    assert (answers.count(b"HTTP/1.1 100 "), answers.count(b"HTTP/1.1 200 ")) == (1, 2)
 
 
 async def test_an_answer_that_is_whole_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
