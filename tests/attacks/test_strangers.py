@@ -113,6 +113,17 @@ def test_openssl_does_not_get_in_with_any_other(
     besieged.check()
 
 
+def test_the_log_tells_why_a_handshake_was_refused_unless_it_is_not_to(besieged: Besieged, tmp_path: Path) -> None:
+    assert said_to(besieged, tmp_path, None) == b""
+    besieged.server.wait_for("PEER_DID_NOT_RETURN_A_CERTIFICATE")
+    silent = besieged.site.server(GRPC_VERBOSITY="ERROR")
+    with socket.create_connection(("127.0.0.1", silent.pipe_port), timeout=PATIENCE) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            connection.recv(1)
+    assert "andshake" not in silent.end()
+
+
 def test_curl_does_not_get_in_without_a_certificate(besieged: Besieged) -> None:
     ca = str(besieged.site.directory / "ca.crt.pem")
     url = f"https://localhost:{besieged.server.pipe_port}/"
