@@ -3,11 +3,14 @@
 import errno
 import os
 import re
+import select
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from cryptography import x509
@@ -24,6 +27,9 @@ CERTIFICATE_MODE = 0o644
 
 # Far above any chain of certificates, and far below what a wrong path (a disk, a log) would read into memory.
 _READ_LIMIT = 1 << 20
+
+# Seconds to wait for who writes to a pipe.
+_PIPE_PATIENCE = 3.0
 
 # RFC 7468 section 2. A label names what the block holds.
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
@@ -173,15 +179,32 @@ def read_regular(path: Path) -> tuple[int, bytes]:
 
 def _read(path: Path, *, regular: bool) -> tuple[int, bytes]:
     # Permissions of the very file that is read, not of one put in its place.
-    with open(path, "rb", opener=_open_at_once if regular else None) as file:
+    with open(path, "rb", buffering=0, opener=_open_at_once) as file:
         mode = os.fstat(file.fileno()).st_mode
         if regular and not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        return stat.S_IMODE(mode), file.read(_READ_LIMIT)
+        return stat.S_IMODE(mode), _content(file)
 
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _content(file: FileIO) -> bytes:
+    """Read a file, or a pipe that somebody writes to, as a shell's `<(...)`."""
+    content = b""
+    arrival = select.poll()
+    arrival.register(file, select.POLLIN)
+    deadline = time.monotonic() + _PIPE_PATIENCE
+    while len(content) < _READ_LIMIT:
+        if not arrival.poll(1000 * max(0.0, deadline - time.monotonic())):
+            late = f"it is no regular file, and nobody wrote all of it within {_PIPE_PATIENCE:g} s"
+            raise OSError(errno.ETIMEDOUT, late)
+        piece = file.read(_READ_LIMIT - len(content))
+        if not piece:
+            break
+        content += piece
+    return content
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,6 +279,21 @@ def test_a_key_may_come_from_a_pipe(tmp_path: Path) -> None:
     assert identity.name == "alpha"
 
 
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restpipe.identity.pem._PIPE_PATIENCE", 0.1)
+    files = issued(tmp_path, "client")
+    files.key.unlink()
+    os.mkfifo(files.key)
+    message = _only_fault(files)
+    assert message == f"{files.key}: cannot be read: it is no regular file, and nobody wrote all of it within 0.1 s"
+    writing = os.open(files.key, os.O_RDWR)  # somebody, who does not end
+    os.write(writing, b"-----BEGIN")
+    try:
+        assert _only_fault(files) == message
+    finally:
+        os.close(writing)
+
+
 def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
