@@ -1,18 +1,53 @@
-"""The command `restpipe`, and `python -m restpipe`."""
+"""The commands: `restpipe`, which is `python -m restpipe` as well, and those of RestPipe 0.2."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 
 def main() -> None:
     """Run the command line."""
-    # Ctrl-C ends it without a word while modules are imported, which takes seconds on a small machine.
+    with _ended_by_ctrl_c():
+        from restpipe.cli import main as run
+    run()
+
+
+def server_set_identity() -> None:
+    """Run `rp_server_set_identity`."""
+    with _ended_by_ctrl_c():
+        from restpipe.cli.set_identity import server_set_identity as run
+    run()
+
+
+def client_set_identity() -> None:
+    """Run `rp_client_set_identity`."""
+    with _ended_by_ctrl_c():
+        from restpipe.cli.set_identity import client_set_identity as run
+    run()
+
+
+def server_start() -> None:
+    """Run a server node behind the unix socket of old."""
+    with _ended_by_ctrl_c():
+        from restpipe.cli.legacy import start
+    start("server")
+
+
+def client_start() -> None:
+    """Run a client node behind the unix socket of old."""
+    with _ended_by_ctrl_c():
+        from restpipe.cli.legacy import start
+    start("client")
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Have Ctrl-C end the process without a word while modules are imported, which takes seconds on a small machine."""
     interrupted = signal.getsignal(signal.SIGINT)
     if interrupted is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from restpipe.cli import main as run
-
+    yield
     signal.signal(signal.SIGINT, interrupted)
-    run()
 
 
 if __name__ == "__main__":
