@@ -291,7 +291,7 @@ class HttpProtocol(HttpToolsProtocol):
             "http_version": parser.get_http_version(),
             "server": self.server,
             "client": self.client,
-            "scheme": self.scheme or "http",
+            "scheme": "http",
             "method": parser.get_method().decode("ascii"),
             "root_path": "",
             "path": unquote(path) if "%" in path else path,

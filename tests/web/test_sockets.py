@@ -15,8 +15,10 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
+from websockets.utils import accept_key
 
 from restpipe.config import UpstreamAddress
+from restpipe.web import sockets
 from restpipe.web.sockets import WebSocket
 from restpipe_pb.v1.pipe_pb2 import Goaway
 
@@ -161,6 +163,45 @@ async def test_the_caller_closes_with_its_code_and_reason(identity_files: Path, 
             await socket.close(code, reason)
         async with asyncio.timeout(PATIENCE):
             assert await how == (code, reason)
+
+
+async def test_a_caller_that_leaves_before_its_web_socket_is_open_takes_its_request_from_the_service(
+    identity_files: Path,
+) -> None:
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def think(connection: Connection) -> None:
+        await connection.head()
+        asked.set()
+        await connection.rest()
+        left.set()
+
+    async with service(think) as made, tunnel_to(identity_files, made.address) as tunnel:
+        opening = asyncio.create_task(refused(tunnel))
+        async with asyncio.timeout(PATIENCE):
+            await asked.wait()
+            opening.cancel()
+            await left.wait()
+
+
+async def test_a_service_that_does_not_answer_the_close_is_left_once_its_time_is_over(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "CLOSE_TIMEOUT", 0.05)
+    left = asyncio.Event()
+
+    async def deaf(connection: Connection) -> None:
+        head = await connection.head()
+        accept = f"Sec-WebSocket-Accept: {accept_key(head['sec-websocket-key'])}"
+        await connection.send("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", accept)
+        await connection.rest()
+        left.set()
+
+    async with service(deaf) as made, tunnel_to(identity_files, made.address) as tunnel:
+        async with opened(tunnel) as socket:
+            await socket.close()
+        async with asyncio.timeout(PATIENCE):
+            await left.wait()
 
 
 async def test_once_a_web_socket_is_over_nobody_listens_to_its_caller_any_more(
