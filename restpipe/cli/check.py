@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import socket
 import ssl
 import stat
@@ -35,6 +36,9 @@ from restpipe.identity.wording import moment, span
 from restpipe.nodes.handlers import event_handlers
 
 Settings = ServerSettings | ClientSettings
+
+# Where the settings of the nodes of `restpipe install-service` are.
+SERVICES = Path("/etc/restpipe")
 
 _HELP = (
     "Find out what would keep a node from starting, without starting it.\n\n"
@@ -113,6 +117,23 @@ def _check_settings(report: _Report, settings: Settings) -> None:
         report.warning("settings", warning)
     module = f", defaults are from {settings.user_config_module}" if settings.user_config_module else ""
     report.ok("settings", f"every value is usable{module}")
+    _check_service(report, settings.node)
+
+
+def _check_service(report: _Report, node: str) -> None:
+    """Warn where this machine has the node as a service, whose settings are not those that are checked."""
+    file = SERVICES / f"{node}.env"
+    try:
+        names = re.findall(r"^\s*(\w+)=", file.read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        what = error.strerror
+    else:
+        what = ", ".join(name for name in names if name not in os.environ)
+    if what:
+        command = f"cd {file.parent}; set -a; . ./{file.name}; restpipe check {node}"
+        report.warning("service", f"its settings in {file} are not looked at ({what}); to check it, as root: {command}")
 
 
 def _check_identity(report: _Report, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ ROLES: tuple[Role, ...] = ("server", "client")
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of the developer's own, no port of the machine's; identities and modules are in `tmp_path`."""
+    """No variable of the developer's own, nothing of the machine's; identities and modules are in `tmp_path`."""
     variables = {
         name for node in (ServerSettings, ClientSettings) for row in rows(node).values() for name in row.variables
     }
@@ -33,6 +34,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(f"RP_{role.upper()}_CRT_FILENAME", f"{role}.crt.pem")
         monkeypatch.setenv(f"RP_{role.upper()}_WEB_BIND", "127.0.0.1:0")
     monkeypatch.setenv("RP_SERVER_BIND_PORT", "0")
+    monkeypatch.setattr("restpipe.cli.check.SERVICES", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -432,3 +434,30 @@ def test_an_application_is_imported_and_not_started(
     (line,) = [line for line in result.output.splitlines() if line.split()[1:2] == ["asgi"]]
     assert line.startswith(severity)
     assert said.format(here=Path.cwd()) in line
+
+
+def test_settings_of_a_service_that_are_not_looked_at_are_named(
+    identities: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "service" not in check("client").output
+    env = identities / "client.env"
+    env.write_text("#RP_FILES=/srv\n\nRP_CLIENT_TARGET_HOSTNAME=pipe.example\nRP_METRICS=1\n")
+    done = check("client")
+    assert f"{env} are not looked at (RP_CLIENT_TARGET_HOSTNAME, RP_METRICS)" in done.output
+    assert done.output.endswith("would start, the warnings aside.\n")
+    command = done.output.split("as root: ")[1].splitlines()[0]
+    script = Path(sys.executable).parent
+    sourced = subprocess.run(
+        ["sh", "-c", command], env=os.environ | {"PATH": f"{script}:{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "connects to pipe.example:1234" in sourced.stdout
+    monkeypatch.setenv("RP_CLIENT_TARGET_HOSTNAME", "pipe.example")
+    monkeypatch.setenv("RP_METRICS", "1")
+    assert "service" not in check("client").output
+    assert "service" not in check("server").output
+
+
+def test_settings_of_a_service_that_may_not_be_read_are_spoken_of(identities: Path) -> None:
+    (identities / "client.env").mkdir()
+    assert "are not looked at (Is a directory)" in check("client").output
