@@ -10,6 +10,7 @@ from functools import partial
 from restpipe.exceptions import (
     BadAnswerError,
     BadResultError,
+    BodyTooLargeError,
     BodyTooSlowError,
     DeadlineError,
     EventError,
@@ -186,7 +187,7 @@ class Gateway:
                 with answer.on_departure(socket.leave):
                     await socket.relay(answer)
             else:
-                body = await answer.body.read(self._max_message)
+                body = await _whole_body(answer, self._max_message)
                 await _refuse_web_socket(send, answer.response.status, headers, body)
         except EventError as error:
             error.instance = error.instance or instance(answer.label)
@@ -306,6 +307,13 @@ def _value(text: str) -> bytes:
     if _UNSAFE.search(text):
         raise BadAnswerError("the peer's answer has a header with control characters")
     return text.encode("latin-1", "replace")
+
+
+async def _whole_body(answer: Answer, limit: int) -> bytes:
+    try:
+        return await answer.body.read(limit)
+    except BodyTooLargeError as error:
+        raise BadAnswerError(f"the answer cannot be used: {error}") from error
 
 
 async def _send_whole(

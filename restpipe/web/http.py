@@ -363,9 +363,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.pipeline.popleft()  # this one's turn has not come
             self._refusal = error
         elif self._in_body:
-            answered = not under_way or self.cycle.response_started
             _leave_unanswered(self.cycle)
-            if answered:
+            if self.cycle.response_started:
                 self.transport.close()
             else:
                 error.executed = "unknown"  # what came of the body before may have been passed on

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn._types import ASGIReceiveEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
@@ -78,6 +78,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         data += event.data
         if event.fin:
             self.send_receive_event_to_app()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a message, or what opens, refuses or closes the web socket.
+
+        uvicorn would log each refusal as a fault of the application.
+        """
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True
 
     def _take(self, piece: bytes | memoryview) -> None:
         """Take what the caller sent; answer what cannot be read as a request, for which uvicorn would wait on."""

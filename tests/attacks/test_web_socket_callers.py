@@ -315,5 +315,6 @@ async def test_a_crowd_that_asks_for_web_sockets_is_refused_beyond_the_limit_and
 async def test_nothing_of_all_that_was_a_fault_of_the_nodes(nodes: Nodes) -> None:
     for node in (nodes.server, nodes.client, nodes.events):
         assert "Traceback" not in node.output
+        assert " ERROR " not in node.output
     answer = await asyncio.to_thread(curl, f"{nodes.server.web}/client/events/sum//20/22")
     assert answer.json == {"sum": 42}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,17 @@ async def test_a_service_without_web_sockets_answers_by_http(identity_files: Pat
     async with service(page) as made, tunnel_to(identity_files, made.address) as tunnel:
         answer = await refused(tunnel)
     assert (answer.status_code, answer.headers["X-Event-Return-Code"]) == (502, "246")
+
+
+async def test_a_refusal_that_is_larger_than_a_message_is_502_and_names_the_request(identity_files: Path) -> None:
+    async def page(connection: Connection) -> None:
+        await connection.head()
+        await connection.send("HTTP/1.1 403 No", "Content-Length: 100001", body=bytes(100_001))
+
+    async with service(page) as made, tunnel_to(identity_files, made.address, max_body_bytes=100_000) as tunnel:
+        answer = await refused(tunnel)
+    assert (answer.status_code, answer.headers["X-Event-Return-Code"]) == (502, "246")
+    assert json.loads(answer.body)["instance"].startswith("urn:restpipe:request:")
 
 
 async def test_a_service_that_opens_something_else_is_not_believed(identity_files: Path) -> None:
