@@ -93,6 +93,11 @@ def test_a_browser_shows_it_below_a_path_with_the_token_and_runs_nothing_that_ca
         with Browser(CHROMIUM or "", tmp_path) as browser, browser.open(f"http://anyone:{TOKEN}@{host}/deep/") as page:
             page.wait_for("document.querySelector('#state').textContent === 'ready'")
             shown = page.value("document.documentElement.outerHTML")
+            for width in (1600, 1200, 1000, 800, 320):
+                page.resize(width, 1000)
+                page.wait_for("[...document.querySelectorAll('.scroll')].every(it => it.scrollWidth <= it.clientWidth)")
+                if width in (1600, 320):  # a table, and cards
+                    page.wait_for(f"(document.querySelector('.cards') === null) === {str(width == 1600).lower()}")
         assert page.complaints == []
         assert page.hosts == {host}
     assert "<title>server - RestPipe</title>" in shown

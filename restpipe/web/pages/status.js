@@ -108,6 +108,14 @@ function fill(body, columns, items, now) {
   }));
 }
 
+function fit() {
+  for (const place of document.querySelectorAll(".scroll")) {
+    const table = place.firstElementChild;
+    table.classList.remove("cards");
+    table.classList.toggle("cards", place.scrollWidth > place.clientWidth);
+  }
+}
+
 function tiles(told) {
   const last = (name, seconds = 5) => {
     const kept = (state.samples[name] || []).slice(-seconds);
@@ -192,6 +200,7 @@ function events() {
   $("events-none").hidden = wanted.length > 0 && wanted.length <= SHOWN;
   $("events-none").textContent = wanted.length ? `and ${plural(wanted.length - SHOWN, "more")}` :
     state.events.length ? "None of them matches." : "There was none yet.";
+  fit();
 }
 
 // Only what a person would want to be told: not that a figure changed.
@@ -294,6 +303,7 @@ $("sort").addEventListener("change", () => { state.offset = 0; ask(); });
 $("previous").addEventListener("click", () => turn(-1));
 $("next").addEventListener("click", () => turn(1));
 for (const id of ["events-text", "outcome", "side"]) $(id).addEventListener("input", events);
+addEventListener("resize", fit);
 for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
 $("pause").addEventListener("click", () => {
   paused = !paused;
