@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from restpipe.cli.log_writer import LogWriter
 from restpipe.config.values import LogFormat
 
 # What RestPipe adds to its records. Nothing else that a record carries is shown: it may be a body, or a secret.
@@ -56,7 +57,7 @@ class JsonFormatter(logging.Formatter):
 
 def configure_logging(*, debug: bool, log_format: LogFormat) -> None:
     """Log to standard error: RestPipe's own, and warnings of others."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("restpipe").setLevel(logging.DEBUG if debug else logging.INFO)

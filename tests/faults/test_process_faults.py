@@ -1,12 +1,15 @@
 """What becomes of requests when processes are killed, stand still, come in crowds, or run out of what they need."""
 
 import asyncio
+import fcntl
 import http.client
+import os
 import re
 import resource
+import select
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -94,9 +97,36 @@ async def first_requests(server: Node, names: list[str]) -> list[str]:
         return [answer.text for answer in await asyncio.gather(*calls)]
 
 
-def test_a_full_disk_that_takes_no_line_of_the_log_fails_no_request(site: LedgerSite) -> None:
+@contextmanager
+def full_disk(_site: LedgerSite) -> Iterator[str]:
+    yield "/dev/full"
+
+
+@contextmanager
+def paused_reader(site: LedgerSite) -> Iterator[str]:
+    """Make a pipe that nobody reads, and that one page fills."""
+    path = site.directory / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    try:
+        yield str(path)
+        assert os.read(reader, select.PIPE_BUF)
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("log", [full_disk, paused_reader])
+def test_a_log_that_nobody_takes_fails_no_request(
+    site: LedgerSite, log: Callable[[LedgerSite], AbstractContextManager[str]]
+) -> None:
+    with log(site) as path:
+        requests_of_nodes_that_log_to(path, site)
+
+
+def requests_of_nodes_that_log_to(path: str, site: LedgerSite) -> None:
     port = free_port()
-    full = 'exec "$@" >/dev/full 2>&1'
+    full = f'exec "$@" 2>{path}'
     nodes = []
     roles: tuple[Role, ...] = ("server", "client")
     for role in roles:
@@ -125,6 +155,8 @@ def test_a_full_disk_that_takes_no_line_of_the_log_fails_no_request(site: Ledger
                 )  # fmt: skip
                 assert answer.json["nonce"] == f"{socket}{number}"
             assert curl(f"http://localhost{way}/raise//ValueError", *options[:2]).outcome == (500, 251, "yes")
+        for node in reversed(nodes):
+            node.end()
     finally:
         for node in nodes:
             node.kill()

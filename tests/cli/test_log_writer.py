@@ -1,0 +1,113 @@
+"""The log reaches who reads it, whole and in order, and who does not read it keeps nobody waiting."""
+
+import fcntl
+import logging
+import os
+import re
+import select
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from restpipe.cli import log_writer
+from restpipe.cli.log_writer import LogWriter
+
+PATIENCE = 10.0
+# As short as a word, and longer than a pipe that is ready is sure to take.
+LENGTHS = (3, 200, 3 * select.PIPE_BUF)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Make a pipe that one page fills."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    yield reading, writing
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+
+
+def log_all(writer: LogWriter, number: int) -> list[str]:
+    """Log some lines of different lengths; return them."""
+    lines = [f"{each} ".ljust(LENGTHS[each % len(LENGTHS)], "x") for each in range(number)]
+    for line in lines:
+        writer.handle(logging.makeLogRecord({"msg": line}))
+    return lines
+
+
+def read(descriptor: int, size: int) -> str:
+    """Read so many bytes."""
+    data = b""
+    while len(data) < size:
+        data += os.read(descriptor, size - len(data))
+    return data.decode()
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "log"]
+
+
+def test_what_nobody_reads_yet_waits_and_is_read_whole_and_in_order(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    writer = LogWriter(writing)
+    lines = log_all(writer, 100)
+    assert len(threads()) == 1
+    text = "".join(f"{line}\n" for line in lines)
+    assert read(reading, len(text)) == text
+    for thread in threads():
+        thread.join(PATIENCE)
+    assert not threads()
+    assert read(reading, len(log_all(writer, 1)[0]) + 1) == "0 x\n"
+    assert not threads()
+
+
+def test_a_file_is_written_by_no_other_thread(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as file:
+        lines = log_all(LogWriter(file.fileno()), 100)
+        assert not threads()
+    assert (tmp_path / "log").read_text() == "".join(f"{line}\n" for line in lines)
+
+
+def test_what_is_more_than_may_wait_is_lost_and_counted_where_it_would_stand(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    writer = LogWriter(writing, most=10 * LENGTHS[-1])
+    lines = log_all(writer, 100)
+    text = ""
+    while not (lost := re.search(r"^(\d+) entries of the log are lost: .*\n", text, re.MULTILINE)):
+        text += os.read(reading, select.PIPE_BUF).decode()
+    kept = text[: lost.start()].splitlines()
+    assert kept == lines[: len(kept)]
+    assert len(kept) + int(lost[1]) == 100
+    assert len(kept) > 20
+
+
+def test_the_end_of_the_process_waits_for_a_reader_and_not_for_ever(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = pipe
+    writer = LogWriter(writing)
+    lines = log_all(writer, 10)
+    monkeypatch.setattr(log_writer, "FAREWELL", 0.01)
+    writer.flush()
+    assert threads()
+    monkeypatch.setattr(log_writer, "FAREWELL", PATIENCE)
+    size = sum(len(line) + 1 for line in lines)
+    reader = threading.Thread(target=read, args=(reading, size))
+    reader.start()
+    writer.flush()
+    assert not writer._writing
+    reader.join(PATIENCE)
+
+
+def test_a_reader_that_is_gone_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    reading, writing = os.pipe()
+    writer = LogWriter(writing)
+    log_all(writer, 100)
+    os.close(reading)
+    writer.flush()
+    assert not writer._writing
+    log_all(writer, 3)
+    os.close(writing)
