@@ -517,6 +517,33 @@ async def test_an_answer_that_is_whole_leaves_in_one_write(monkeypatch: pytest.M
     assert written == [head + b"\r\n\r\n" + body]
 
 
+async def test_while_answers_are_left_unread_none_is_made_to_the_requests_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size, requests, made = 1024 * 1024, 40, 0
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal made
+        made += 1
+        headers = [(b"content-length", b"%d" % size)]
+        await send({"type": WHOLE_RESPONSE, "status": 200, "headers": headers, "body": bytes(size)})
+
+    async with impatient(monkeypatch, large) as server, asyncio.timeout(30):
+        host, port = server.address.removeprefix("http://").rsplit(":", 1)
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * requests)
+        while not any(connection.flow.write_paused for connection in server._http_connections()):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        for _ in range(10 * requests):  # more than enough to make all of them
+            await asyncio.sleep(0)
+        assert made < requests / 2  # the kernel takes a few
+        for _ in range(requests):
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(size)
+        assert made == requests
+        writer.close()
+
+
 async def test_an_answer_that_breaks_is_cut_and_the_connection_with_it(caplog: pytest.LogCaptureFixture) -> None:
     async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
