@@ -421,3 +421,45 @@ async def test_a_caller_that_does_not_read_stops_its_service_and_no_other_socket
         async with opened(tunnel, "/echo") as other:
             await other.send("x")
             assert await other.recv() == "x"
+
+
+async def test_a_service_that_does_not_read_stops_its_caller_and_no_other_socket(identity_files: Path) -> None:
+    enough = 64 * 1024 * 1024
+    given = taken = 0
+    wanted = asyncio.Event()
+
+    async def deaf(socket: ServerConnection) -> None:
+        nonlocal taken
+        if socket.request is not None and socket.request.path == "/echo":
+            await echo(socket)
+            return
+        await wanted.wait()
+        with contextlib.suppress(ConnectionClosed):
+            async for message in socket:
+                taken += len(message)
+
+    async def pour(socket: ClientConnection) -> None:
+        nonlocal given
+        while given < enough:
+            await socket.send(bytes(50_000))
+            given += 50_000
+
+    async with (
+        through(identity_files, deaf, max_queue=1) as tunnel,
+        opened(tunnel, close_timeout=0.1, compression=None) as socket,
+        opened(tunnel, "/echo") as other,
+    ):
+        pouring = asyncio.create_task(pour(socket))
+        before = -1
+        while not given or before != given:  # it has come to rest while another one is served
+            before = given
+            for _ in range(20):
+                await other.send("x")
+                assert await other.recv() == "x"
+        assert given < enough
+        wanted.set()
+        while taken < before:
+            await other.send("x")
+            assert await other.recv() == "x"
+        pouring.cancel()
+        await asyncio.wait({pouring})
