@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterable, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from restpipe.exceptions import BadAnswerError, EventError, PipeLostError, ThreadsBusyError
+from restpipe.exceptions import BadAnswerError, EventError, HandlerError, PipeLostError, ThreadsBusyError
 from restpipe.pipe.body import Body
 from restpipe.protocol.failures import from_failure, to_failure
 from restpipe_pb.v1.pipe_pb2 import Request, Response
@@ -221,6 +221,8 @@ class Incoming(LiveExchange):
         else:
             if error.executed == "no" and not isinstance(error, ThreadsBusyError):  # that is no fault of the peer's
                 self.live.refused(passed_on=bool(self.request.to))
+            elif isinstance(error, HandlerError):
+                self.live.raised()
             self.respond(Response(failure=to_failure(error), return_code=error.return_code))
 
     async def send_body(self, pieces: AsyncIterable[bytes]) -> None:

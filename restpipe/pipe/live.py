@@ -164,6 +164,10 @@ class LiveExchanges:
         """Note that the peer asked for what there is not: here, or at another client."""
         self._core.nuisance.refusal(passed_on=passed_on)
 
+    def raised(self) -> None:
+        """Note that the peer asked for what made a handler raise."""
+        self._core.nuisance.raised()
+
     def break_off(self, exchange_id: int, message: str) -> None:
         """End an answer whose body cannot be completed; without effect on one that is complete."""
         if self._core.is_open(exchange_id):

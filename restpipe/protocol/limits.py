@@ -25,6 +25,8 @@ PING_COST = 0.0002
 CANCEL_COST = 0.0003
 CREDIT_COST = 0.00002
 REFUSAL_COST = 0.0003
+# A traceback, for the log and for the caller.
+RAISED_COST = 0.0012
 # What is passed on to another client takes so many times as long: two pipes, two exchanges, few of either in a frame.
 PASSED_ON = 8
 # Seconds of rest that are taken for each envelope at most, half of what the dearest costs. More than that is owed, so

@@ -9,6 +9,7 @@ from restpipe.protocol.limits import (
     MOST_OWED,
     PASSED_ON,
     PING_COST,
+    RAISED_COST,
     REFUSAL_COST,
     REST_EACH,
     TOLERATED,
@@ -20,8 +21,8 @@ class Nuisance:
 
     They are owed, and paid in parts, after a few envelopes each.
 
-    Pings and credit are the peer's own doing. Cancels, and requests for what there is not, a server may pass on from
-    those who ask it: they weigh less then. For that server they weigh more than others.
+    Pings and credit are the peer's own doing. Cancels, and requests for what there is not or makes a handler raise, a
+    server may pass on from those who ask it: they weigh less then. For that server they weigh more than others.
 
     Args:
         by_server: the peer is a server.
@@ -31,12 +32,13 @@ class Nuisance:
         taken: envelopes of the turn at hand.
     """
 
-    __slots__ = ("_cancel", "_refusal", "owed", "taken")
+    __slots__ = ("_cancel", "_raised", "_refusal", "owed", "taken")
 
     def __init__(self, *, by_server: bool) -> None:
         weight = FOR_OTHERS if by_server else 1.0
         self._cancel = CANCEL_COST * weight
         self._refusal = REFUSAL_COST * weight
+        self._raised = RAISED_COST * weight
         self.owed = 0.0
         self.taken = 0
 
@@ -55,6 +57,10 @@ class Nuisance:
     def refusal(self, *, passed_on: bool = False) -> None:
         """Note a request that was of no use."""
         self.owed += self._refusal * (PASSED_ON if passed_on else 1)
+
+    def raised(self) -> None:
+        """Note a request that made a handler raise."""
+        self.owed += self._raised
 
     @property
     def turn(self) -> int:

@@ -5,9 +5,9 @@ from pipes import request, wired
 
 import pytest
 
-from restpipe.exceptions import NoHandlerError
+from restpipe.exceptions import HandlerError, NoHandlerError
 from restpipe.pipe import Incoming
-from restpipe.protocol.limits import MAX_ENVELOPES, PING_COST, REFUSAL_COST, REST_EACH
+from restpipe.protocol.limits import MAX_ENVELOPES, PING_COST, RAISED_COST, REFUSAL_COST, REST_EACH
 from restpipe_pb.v1.pipe_pb2 import Cancel, Envelope, Ping
 
 pytestmark = pytest.mark.usefixtures("leak_free")
@@ -43,6 +43,20 @@ async def test_a_flood_of_requests_for_what_there_is_not_is_read_no_faster_than_
             for _ in range(100):
                 assert (await wire.until("response")).HasField("failure")
         assert loop.time() - began >= 900 * each_costs * 0.9
+
+
+async def test_a_flood_of_requests_that_make_a_handler_raise_is_read_no_faster_than_it_is_worth() -> None:
+    async def fail(incoming: Incoming) -> None:
+        raise HandlerError("why", exception_class="ValueError")
+
+    loop = asyncio.get_running_loop()
+    async with wired(fail) as wire:
+        began = loop.time()
+        for first in range(1, 801, 200):
+            await wire.send(*(Envelope(exchange_id=each, request=request()) for each in range(first, first + 200, 2)))
+            for _ in range(100):
+                assert (await wire.until("response")).failure.exception_class == "ValueError"
+        assert loop.time() - began >= 290 * RAISED_COST * 0.9
 
 
 async def test_requests_that_are_cancelled_at_once_are_read_no_faster_than_they_are_worth() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from restpipe.protocol.limits import (
     FEW_ENVELOPES,
+    FOR_OTHERS,
     MAX_ENVELOPES,
     MOST_OWED,
     PASSED_ON,
@@ -52,3 +53,19 @@ def test_no_more_is_owed_than_a_moment_however_much_failed_at_once() -> None:
         nuisance.taken = nuisance.turn
         rested += nuisance.rest()
     assert rested <= MOST_OWED
+
+
+def test_a_server_that_passes_on_what_others_ask_owes_less_for_what_they_did_and_all_for_what_it_does() -> None:
+    client, server = Nuisance(by_server=False), Nuisance(by_server=True)
+    for note, share in (
+        (Nuisance.refusal, FOR_OTHERS),
+        (Nuisance.cancel, FOR_OTHERS),
+        (Nuisance.raised, FOR_OTHERS),
+        (Nuisance.ping, 1),
+        (Nuisance.credit, 1),
+    ):
+        for each in (client, server):
+            each.owed = 0.0
+            note(each)
+        assert server.owed == pytest.approx(client.owed * share)
+        assert client.owed > 0
