@@ -647,7 +647,7 @@ async def test_a_peer_that_sends_a_message_in_thousands_of_pieces_is_read_no_fas
     identity_files: Path,
 ) -> None:
     loop = asyncio.get_running_loop()
-    size = 3000
+    size = 7000
     frames = Protocol(CLIENT, state=State.OPEN)
 
     async def upload() -> AsyncIterator[bytes]:

@@ -136,3 +136,15 @@ def test_a_list_that_cannot_be_believed_or_applied_is_refused_with_the_reason(
         read(path, pem, OUR_CA, NO_CRL_SIGNER, NO_CA)
     assert str(refusal.value).startswith(f"{path}: {message}")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("numbers", [(3, 5), (5, 3)])
+def test_of_several_lists_of_a_ca_the_newest_says_how_old_the_next_may_be(
+    tmp_path: Path, numbers: tuple[int, int]
+) -> None:
+    path = tmp_path / "ca.crl.pem"
+    one, other, between = (crl(OUR_CA, [number], (x509.CRLNumber(number), False)) for number in (*numbers, 4))
+    held = read(path, one + other)
+    path.write_bytes(between)
+    with pytest.raises(IdentityError, match="is older than the one in use"):
+        read_revocations(path, [OUR_CA.certificate], held)
