@@ -12,7 +12,7 @@ from websockets.protocol import SERVER, Protocol, State
 
 from restpipe.exceptions import EventError
 from restpipe.handlers.asgi_exchange import AsgiExchange
-from restpipe.handlers.socket_messages import TOLERATED, Messages, pieces
+from restpipe.handlers.socket_messages import TOLERATED, Cuts, Messages
 from restpipe.handlers.upstream_heads import response_head
 from restpipe.pipe import Incoming
 from restpipe_pb.v1.pipe_pb2 import Response
@@ -32,6 +32,7 @@ class SocketExchange(AsgiExchange):
         super().__init__(incoming)
         self._frames = Protocol(SERVER, state=State.OPEN, max_size=max_message)
         self._messages = Messages(self._frames)
+        self._cuts = Cuts()
         self._pieces_unread: Iterator[memoryview] = iter(())
         self._arrived: deque[dict[str, Any]] = deque()
         self._connecting = True
@@ -54,7 +55,7 @@ class SocketExchange(AsgiExchange):
                     break
                 if not data:
                     break
-                self._pieces_unread = pieces(data)
+                self._pieces_unread = self._cuts.all(data)
                 continue
             self._arrived.extend(self._messages.receive(piece))
             await self._flush()

@@ -9,7 +9,7 @@ from websockets.frames import CloseCode
 from websockets.protocol import CLIENT, Protocol, State
 
 from restpipe.exceptions import EventError
-from restpipe.handlers.socket_messages import TOLERATED, Messages, pieces
+from restpipe.handlers.socket_messages import TOLERATED, Cuts, Messages
 from restpipe.pipe import Answer
 from restpipe.web.callers import Receive
 from restpipe_pb.v1.pipe_pb2 import Response
@@ -38,6 +38,7 @@ class WebSocket:
         self._send = send
         self._frames = Protocol(CLIENT, state=State.OPEN, max_size=max_message)
         self._messages = Messages(self._frames)
+        self._cuts = Cuts()
         self._leaving = asyncio.Event()
         self._left = asyncio.Event()
         self._caller_left = False
@@ -107,7 +108,7 @@ class WebSocket:
         try:
             async with asyncio.timeout(None) as self._closing:
                 async for data in answer.body:
-                    for piece in pieces(data):
+                    for piece in self._cuts.all(data):
                         await self._take_piece(piece)
         except TimeoutError:
             pass

@@ -1,5 +1,6 @@
 """Web sockets of uvicorn: every caller is answered, and what is wrong with it is no fault of the node."""
 
+from asyncio import BaseTransport
 from http import HTTPStatus
 from typing import Any
 
@@ -9,7 +10,7 @@ from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
 from restpipe.exceptions import BadRequestError
-from restpipe.handlers.socket_messages import PIECE, TOLERATED, cost_of
+from restpipe.handlers.socket_messages import TOLERATED, Cuts, cost_of
 from restpipe.web.problems import last_answer
 
 
@@ -23,10 +24,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     frames: list[Any]
     # What arrived and was not read yet, and why nothing more is to arrive: it costs a rest, or the application has
     # messages to take.
-    _unread: memoryview | bytes = b""
+    _unread = memoryview(b"")
     _resting = False
     _held = False
     _owed = 0.0
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Begin."""
+        self._cuts = Cuts()
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Take what the caller sent."""
@@ -45,7 +51,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _go_on(self) -> None:
         """Read on, until that makes a message or costs a rest."""
         while self._unread and not (self.read_paused or self._resting or self.transport.is_closing()):
-            piece, self._unread = self._unread[:PIECE], self._unread[PIECE:]
+            # The head comes whole, by itself.
+            piece = self._cuts.next(self._unread) if self.handshake_initiated else self._unread
+            self._unread = self._unread[len(piece) :]
             self._take(piece)
             if self._owed > TOLERATED:
                 self.loop.call_later(self._owed, self._rested)
