@@ -1,12 +1,9 @@
 """Running a node as a process: its log, its first screen, its signals, its exit code."""
 
 import asyncio
-import gc
 import logging
 import os
-import resource
 import signal
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -16,6 +13,7 @@ import uvloop
 from restpipe.cli.activation import ignored_bind
 from restpipe.cli.logs import configure_logging
 from restpipe.cli.notify import notify
+from restpipe.cli.process import set_up_process, spare_the_garbage_collector
 from restpipe.config import ClientSettings, ServerSettings, UnixBind, unknown_settings
 from restpipe.config.binds import host_port
 from restpipe.exceptions import IdentityError
@@ -44,40 +42,13 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         ConfigError: a setting is wrong, or an address cannot be bound.
         typer.Exit: the identity cannot be used, and standard error says why.
     """
+    set_up_process()
     configure_logging(debug=settings.debug, log_format=settings.log_format)
-    raise_file_limit()
-    hand_over_quickly()
     try:
         uvloop.run(_run(settings, load))
     except IdentityError as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from None
-
-
-def raise_file_limit() -> None:
-    """Allow as many connections as the system does: the usual soft limit is 1,024 files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def hand_over_quickly() -> None:
-    """Have a handler's thread that computes let go of the interpreter after a millisecond, instead of five.
-
-    A request waits for that several times on its way through a node.
-    """
-    sys.setswitchinterval(0.001)
-
-
-def spare_the_garbage_collector() -> None:
-    """Keep what lives as long as the process out of every collection, and collect less often.
-
-    Requests leave little for the collector: most of what it would do is to look at modules, again and again, for tens
-    of milliseconds at a time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 async def _run(settings: Settings, load: Callable[[], Settings]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from restpipe.cli.run import spare_the_garbage_collector
+from restpipe.cli.process import spare_the_garbage_collector
 from restpipe.identity import Identity, load_identity
 from restpipe.identity.certificates import Role
 from restpipe.pipe import Incoming, Pipe, PipeEnd

@@ -19,7 +19,7 @@ from processes import HERE, cpu_seconds, free_port, memory_bytes, running
 from results import Figure
 from workload import Run, Workload
 
-from restpipe.cli.run import raise_file_limit
+from restpipe.cli.process import raise_file_limit
 
 IDLE, RETURNING, ASKED = 2000, 1000, 500
 QUICK = 100

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvloop
 
-from restpipe.cli.run import raise_file_limit, spare_the_garbage_collector
+from restpipe.cli.process import raise_file_limit, spare_the_garbage_collector
 from restpipe.config import ClientSettings
 from restpipe.nodes.client import ClientNode
 

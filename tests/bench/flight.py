@@ -13,7 +13,7 @@ from processes import HERE, cpu_seconds, nodes, running
 from results import Curve, Figure
 from workload import Run, UnavailableError, Workload
 
-from restpipe.cli.run import spare_the_garbage_collector
+from restpipe.cli.process import spare_the_garbage_collector
 from restpipe.identity import Authority
 from restpipe.pipe import Pipe
 from restpipe_pb.v1.pipe_pb2 import Goaway, Request

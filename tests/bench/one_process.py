@@ -8,7 +8,7 @@ import sys
 
 import uvloop
 
-from restpipe.cli.run import spare_the_garbage_collector
+from restpipe.cli.process import spare_the_garbage_collector
 from restpipe.handlers.examples import ClientExamples
 from restpipe.testing import join
 

@@ -2,8 +2,10 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import linear_regression
 
 import httpx
 from checker import IDLE, Violation
@@ -68,6 +70,9 @@ def beyond_idle(node: str, idle: Census, now: Census) -> list[Violation]:
     ]
 
 
-def growth(before: int, after: int, seconds: float) -> float:
-    """Return by how many MiB a minute memory grew that was so many bytes before and after some time."""
-    return (after - before) / MIB * 60 / seconds
+def growth(samples: Sequence[tuple[float, int]]) -> float:
+    """Return by how many MiB a minute memory grew, of which samples were taken: at what second, how many bytes.
+
+    It goes up and down by a MiB or two with what is under way: the trend of many samples tells, not two of them.
+    """
+    return linear_regression(*zip(*samples, strict=True)).slope / MIB * 60

@@ -30,6 +30,8 @@ WAYS = ("server to client", "client to server", "client to client")
 IDLE_BY = 10.0
 # Seconds in which every client is back once the last fault is undone, on a busy machine too.
 BACK_BY = 60.0
+# Seconds between two looks at the memory of the nodes.
+SAMPLED_EVERY = 3.0
 # MiB by which a node may grow in a minute under steady load.
 MOST_GROWTH = 1.0
 
@@ -91,11 +93,9 @@ async def soak(plan: Plan, directory: Path, tell: Callable[[str], object] = lamb
         if plan.steady:
             tell(f"load without faults for {plan.settling:g} s")
             await under_load(traffic, asyncio.sleep(plan.settling))
-            before = await memory(nodes)
             tell(f"steady load for {plan.steady:g} s, in which memory may not grow")
-            await under_load(traffic, asyncio.sleep(plan.steady))
-            after = await memory(nodes)
-            grown = {name: growth(before[name], after[name], plan.steady) for name in nodes.names}
+            samples = await under_load(traffic, memory_for(nodes, plan.steady))
+            grown = {name: growth(samples[name]) for name in nodes.names}
         violations += check_calls(
             traffic.calls, nodes.ledger.entries(), nodes.ledger.taken(),
             grace=plan.grace, sound_since=sound_since, disturbed=nodes.disturbed, stalled=traffic.stalled,
@@ -168,8 +168,20 @@ async def never_idle(nodes: Nodes, idle: dict[str, Census]) -> list[Violation]:
         await asyncio.sleep(0.5)
 
 
+async def memory_for(nodes: Nodes, seconds: float) -> dict[str, list[tuple[float, int]]]:
+    """Return for each node how many bytes it held at which second, from time to time."""
+    now = asyncio.get_running_loop().time
+    samples: dict[str, list[tuple[float, int]]] = {name: [] for name in nodes.names}
+    end = now() + seconds
+    while now() < end:
+        for name, held in (await memory(nodes)).items():
+            samples[name].append((now(), held))
+        await asyncio.sleep(SAMPLED_EVERY)
+    return samples
+
+
 async def memory(nodes: Nodes) -> dict[str, int]:
-    """Return the bytes that each node holds when it has nothing to do and nothing to give back."""
+    """Return the bytes that each node holds when it has nothing to give back."""
     first = nodes.clients[0]
     ways = {SERVER: (first, "/server")} | {name: (SERVER, f"/client/{name}") for name in nodes.clients}
     for asked, path in ways.values():

@@ -157,8 +157,10 @@ def test_anything_above_the_idle_level_is_found(what: str) -> None:
 
 def test_memory_that_grows_is_measured_by_the_minute() -> None:
     mib = 1024 * 1024
-    assert growth(50 * mib, 50 * mib, 60) == 0
-    assert growth(50 * mib, 53 * mib, 120) == 1.5
+    assert growth([(0, 50 * mib), (60, 50 * mib)]) == 0
+    assert growth([(second, 50 * mib + second * mib // 40) for second in range(0, 120, 5)]) == pytest.approx(1.5)
+    up_and_down = [(second, (50 + second % 3) * mib) for second in range(120)]
+    assert growth(up_and_down) == pytest.approx(0, abs=0.05)
 
 
 def test_the_ledger_has_every_line_that_was_written(tmp_path: object) -> None:
