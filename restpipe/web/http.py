@@ -174,6 +174,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self._served is not None:
             _leave_unanswered(self._served)
         super().connection_lost(exc)
+        # They refer back to it: together they would await the garbage collector.
+        self.cycle = self._served = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     @property
     def idle(self) -> bool:

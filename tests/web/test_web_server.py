@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import stat
@@ -489,6 +490,26 @@ async def test_a_caller_that_waited_once_to_be_asked_for_its_body_need_not_be_as
         head, rest = await raw(server, request % b"Expect: 100-continue\r\n", request % b"Connection: close\r\n")
     answers = head + rest
     assert (answers.count(b"HTTP/1.1 100 "), answers.count(b"HTTP/1.1 200 ")) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "last", [b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n" * 3]
+)
+async def test_a_connection_that_is_over_leaves_nothing_for_the_garbage_collector_to_find(last: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        async with serving() as server:
+            head, _ = await raw(server, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", last)
+            assert head.startswith(b"HTTP/1.1 200 OK")
+        gc.collect()
+        left = [type(each).__name__ for each in gc.garbage if type(each).__module__.startswith(("restpipe", "uvicorn"))]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not left
 
 
 async def test_an_answer_that_is_whole_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
