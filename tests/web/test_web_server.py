@@ -6,7 +6,7 @@ import gc
 import json
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -382,7 +382,7 @@ async def test_an_answer_whose_request_s_body_breaks_is_cut_and_nothing_is_writt
     assert body == b"a part, and "
 
 
-async def test_a_caller_that_hangs_up_is_missed_by_the_request_at_hand_whatever_waits_behind_it() -> None:
+async def hang_up_before_two_answers() -> None:
     app = Held()
     async with held_back(app, HELD) as (_, writer):
         writer.write(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -390,6 +390,10 @@ async def test_a_caller_that_hangs_up_is_missed_by_the_request_at_hand_whatever_
             await asyncio.sleep(0)
         writer.close()
         await app.left.wait()
+
+
+async def test_a_caller_that_hangs_up_is_missed_by_the_request_at_hand_whatever_waits_behind_it() -> None:
+    await hang_up_before_two_answers()
 
 
 async def test_a_web_socket_behind_a_request_that_waits_for_its_answer_is_not_opened() -> None:
@@ -492,24 +496,34 @@ async def test_a_caller_that_waited_once_to_be_asked_for_its_body_need_not_be_as
     assert (answers.count(b"HTTP/1.1 100 "), answers.count(b"HTTP/1.1 200 ")) == (1, 2)
 
 
-@pytest.mark.parametrize(
-    "last", [b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n" * 3]
-)
-async def test_a_connection_that_is_over_leaves_nothing_for_the_garbage_collector_to_find(last: bytes) -> None:
+@contextlib.contextmanager
+def no_connection_left() -> Iterator[None]:
+    """See that none waits for the garbage collector at the end."""
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
-        async with serving() as server:
-            head, _ = await raw(server, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", last)
-            assert head.startswith(b"HTTP/1.1 200 OK")
+        yield
         gc.collect()
-        left = [type(each).__name__ for each in gc.garbage if type(each).__module__.startswith(("restpipe", "uvicorn"))]
+        left = [each for each in gc.garbage if isinstance(each, HttpProtocol)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
     assert not left
+
+
+async def test_a_connection_that_is_over_is_not_left_to_the_garbage_collector() -> None:
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n"
+    with no_connection_left():
+        async with serving() as server:
+            head, _ = await raw(server, request % b"", request % b"Connection: close\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_the_connection_of_a_caller_that_hangs_up_is_not_left_to_the_garbage_collector() -> None:
+    with no_connection_left():
+        await hang_up_before_two_answers()
 
 
 async def test_an_answer_that_is_whole_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
