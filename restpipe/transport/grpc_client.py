@@ -84,7 +84,8 @@ class GrpcClientCarrier:
         if call is None:
             return
         try:
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+            # Of a connection that breaks meanwhile gRPC tells by an InternalError.
+            with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError, TimeoutError):
                 async with asyncio.timeout(_GOODBYE_TIMEOUT):
                     await call.done_writing()
                     await self._over.wait()

@@ -19,6 +19,7 @@ from restpipe.exceptions import ConnectError
 from restpipe.identity import Identity
 from restpipe.protocol.limits import Limits
 from restpipe.transport import grpc_client
+from restpipe.transport.carrier import CarrierLostError
 from restpipe.transport.channel_options import METHOD, SERVICE
 from restpipe.transport.grpc_client import GrpcClientCarrier, dial
 from restpipe.transport.grpc_server import GrpcServerCarrier
@@ -448,15 +449,10 @@ async def test_a_cause_that_is_kept_keeps_no_connection(identities: Identities) 
 # What breaks later
 
 
-async def test_both_sides_see_a_connection_that_breaks(identities: Identities) -> None:
+@contextlib.asynccontextmanager
+async def breakable(port: int) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """Pass connections on to a port; return the port for that, and what breaks them."""
     writers: list[asyncio.StreamWriter] = []
-    accepted: asyncio.Future[GrpcServerCarrier] = asyncio.get_running_loop().create_future()
-    over = asyncio.Event()
-
-    async def accept(carrier: GrpcServerCarrier) -> None:
-        await carrier.write(b"first")
-        accepted.set_result(carrier)
-        await over.wait()
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -465,20 +461,53 @@ async def test_both_sides_see_a_connection_that_breaks(identities: Identities) -
                 await writer.drain()
         writer.transport.abort()
 
-    async with listening(identities.server, accept) as port, asyncio.timeout(10):
+    async def splice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward = await asyncio.open_connection("127.0.0.1", port)
+        writers.extend((writer, onward[1]))
+        await asyncio.gather(forward(reader, onward[1]), forward(onward[0], writer))
 
-        async def splice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            onward = await asyncio.open_connection("127.0.0.1", port)
-            writers.extend((writer, onward[1]))
-            await asyncio.gather(forward(reader, onward[1]), forward(onward[0], writer))
+    def break_() -> None:
+        for writer in writers:
+            writer.transport.abort()
 
-        async with await asyncio.start_server(splice, "127.0.0.1", 0) as proxy:
-            client = await dial("127.0.0.1", proxy.sockets[0].getsockname()[1], identities.client, Limits(), 5.0)
-            server = await accepted
-            assert await client.read() == b"first"
-            for writer in writers:
-                writer.transport.abort()
-            assert await client.read() is None
-            assert await server.read() is None
-            over.set()
-            await client.close()
+    async with await asyncio.start_server(splice, "127.0.0.1", 0) as proxy:
+        yield proxy.sockets[0].getsockname()[1], break_
+
+
+async def test_both_sides_see_a_connection_that_breaks(identities: Identities) -> None:
+    accepted: asyncio.Future[GrpcServerCarrier] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def accept(carrier: GrpcServerCarrier) -> None:
+        await carrier.write(b"first")
+        accepted.set_result(carrier)
+        await over.wait()
+
+    async with listening(identities.server, accept) as port, breakable(port) as (near, break_), asyncio.timeout(10):
+        client = await dial("127.0.0.1", near, identities.client, Limits(), 5.0)
+        server = await accepted
+        assert await client.read() == b"first"
+        break_()
+        assert await client.read() is None
+        assert await server.read() is None
+        over.set()
+        await client.close()
+
+
+async def test_closing_is_done_though_the_connection_breaks_meanwhile(identities: Identities) -> None:
+    over = asyncio.Event()
+
+    async def accept(carrier: GrpcServerCarrier) -> None:
+        await carrier.write(b"first")
+        await over.wait()
+
+    async with listening(identities.server, accept) as port, breakable(port) as (near, break_), asyncio.timeout(10):
+        client = await dial("127.0.0.1", near, identities.client, Limits(), 5.0)
+        write = asyncio.ensure_future(client.write(bytes(64 * 1024 * 1024)))  # more than anybody takes unread
+        closing = asyncio.ensure_future(client.close())
+        await asyncio.sleep(0)  # both have begun
+        break_()
+        await closing
+        over.set()
+        with pytest.raises(CarrierLostError):
+            await write
