@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -133,6 +134,9 @@ class Handler(ServerEventHandler):
 
     def get_raise_sync(self, ctx: EventContext, post_data: PostData, name: str) -> Any:
         return misbehave(name)
+
+    async def get_switch_interval(self, ctx: EventContext, post_data: PostData) -> float:
+        return sys.getswitchinterval()
 
     # What the census counts
 
