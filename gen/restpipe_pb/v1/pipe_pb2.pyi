@@ -18,8 +18,9 @@ certificate it presented; nothing on the wire can claim another.
 A gRPC message is a Frame: a batch of envelopes, handled in order. A sender SHOULD put everything that became ready while
 its last frame was being written into the next one, and MUST NOT let a frame exceed the `max_frame_bytes` of the peer's
 Hello (before that Hello: 1,048,576), nor have more than 128 envelopes: both bound the time that one frame takes its
-receiver. A frame without an envelope is a protocol error. Batching never needs a timer. Because protobuf concatenates repeated fields, the concatenation of encoded frames
-is an encoded frame, so envelopes can be encoded one by one and joined.
+receiver. A frame without an envelope is a protocol error. Batching never needs a timer. Because protobuf concatenates
+repeated fields, the concatenation of encoded frames is an encoded frame, so envelopes can be encoded one by one and
+joined.
 
 Within a frame and between frames a sender SHOULD put ping, pong, credit, cancel and goaway first, then requests and
 responses, then chunks, taken round-robin over the exchanges that have both bytes and credit. It MUST keep the order of
