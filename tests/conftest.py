@@ -1,7 +1,7 @@
 """What all tests share: identities, the proof that nothing is left behind, and the profiles of Hypothesis.
 
 `pytest --long` has faults last as long as they are borne, where a few seconds do otherwise: `make soak` does.
-The profile is `ci` by default; `pytest --hypothesis-profile nightly --timeout 0` makes the long search.
+The profile is `ci` by default; the long search is `--hypothesis-profile nightly --timeout 0 -o faulthandler_timeout=0`.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Who blocks the event loop: a thread that looks when the loop does not answer, and costs requests nothing."""
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
@@ -79,13 +80,28 @@ class LoopWatch:
 
     def _running(self) -> tuple[FrameType | None, str, str]:
         """Return the step of the loop that runs, its name, and where it is."""
-        innermost = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - likewise
+        innermost = _innermost(self._loop_thread)
         steps = _stack(innermost)[self._depth :]
         if innermost is None or not steps:
             return None, "", ""
         step = next((frame for frame in steps if frame.f_code in self._methods), steps[0])
         name = self._methods.get(step.f_code, step.f_code.co_qualname)
         return step, name, f"{innermost.f_code.co_filename}:{innermost.f_lineno}"
+
+
+def _innermost(thread: int) -> FrameType | None:
+    """Return what a thread runs.
+
+    CPython 3.11 may collect garbage while it looks, and then waits for ever for a thread that waits for it
+    (https://github.com/python/cpython/issues/106883): no collection meanwhile.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames().get(thread)  # noqa: SLF001 - documented, for want of another name
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _stack(frame: FrameType | None) -> list[FrameType]:

@@ -1,6 +1,7 @@
 """Any frames at all, to a pipe that serves a real handler: the documented end, or none.
 
-2,000 inputs by default. The long search, of 100,000: `pytest tests/fuzz --hypothesis-profile nightly --timeout 0`.
+2,000 inputs by default. The long search, of 100,000:
+`pytest tests/fuzz --hypothesis-profile nightly --timeout 0 -o faulthandler_timeout=0`.
 """
 
 import asyncio
