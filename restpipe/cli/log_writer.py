@@ -28,6 +28,8 @@ class LogWriter(logging.Handler):
         self._most = most
         self._ready = select.poll()
         self._ready.register(descriptor, select.POLLOUT)
+        # A terminal that is ready may take less than a line, and then it is waited for.
+        self._sure = not os.isatty(descriptor)
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._lost = 0
@@ -50,7 +52,7 @@ class LogWriter(logging.Handler):
 
     def _put(self, line: bytes) -> None:
         # What poll finds ready takes so many bytes without blocking (select.PIPE_BUF in Python's documentation).
-        while line and not self._writing and self._ready.poll(0):
+        while line and self._sure and not self._writing and self._ready.poll(0):
             line = line[os.write(self._descriptor, line[: select.PIPE_BUF]) :]
         if not line:
             return

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import pty
 import re
 import select
 import threading
@@ -29,9 +30,9 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(descriptor)
 
 
-def log_all(writer: LogWriter, number: int) -> list[str]:
+def log_all(writer: LogWriter, number: int, lengths: tuple[int, ...] = LENGTHS) -> list[str]:
     """Log some lines of different lengths; return them."""
-    lines = [f"{each} ".ljust(LENGTHS[each % len(LENGTHS)], "x") for each in range(number)]
+    lines = [f"{each} ".ljust(lengths[each % len(lengths)], "x") for each in range(number)]
     for line in lines:
         writer.handle(logging.makeLogRecord({"msg": line}))
     return lines
@@ -61,6 +62,22 @@ def test_what_nobody_reads_yet_waits_and_is_read_whole_and_in_order(pipe: tuple[
     assert not threads()
     assert read(reading, len(log_all(writer, 1)[0]) + 1) == "0 x\n"
     assert not threads()
+
+
+def test_a_terminal_that_nobody_reads_keeps_nobody_waiting_though_it_takes_a_part_of_a_line() -> None:
+    reading, writing = pty.openpty()
+    lines: list[str] = []
+    writer = LogWriter(writing)
+    logger = threading.Thread(target=lambda: lines.extend(log_all(writer, 1000, (100,))), daemon=True)
+    logger.start()
+    logger.join(PATIENCE)
+    assert not logger.is_alive()
+    text = "".join(f"{line}\r\n" for line in lines)
+    assert read(reading, len(text)) == text
+    for thread in threads():
+        thread.join(PATIENCE)
+    for descriptor in (reading, writing):
+        os.close(descriptor)
 
 
 def test_a_file_is_written_by_no_other_thread(tmp_path: Path) -> None:
