@@ -155,7 +155,8 @@ class Once:
         self, entry: Entry, recorded: Recorded, execute: Callable[[Incoming], Awaitable[None]]
     ) -> EventError | None:
         error: EventError | None = None
-        self._watch(entry, recorded)
+        # Even where that is over by now, and what is executed is cancelled as soon as it waits.
+        self._timers[entry] = recorded.loop.call_at(recorded.due, self._watch, entry, recorded)
         try:
             await execute(recorded)
         except asyncio.CancelledError:

@@ -23,6 +23,7 @@ from restpipe.exceptions import (
 from restpipe.handlers.answers import MAX_KEY, AnswerMemory
 from restpipe.handlers.dispatch import Dispatcher
 from restpipe.handlers.threads import HandlerThreads
+from restpipe.pipe import Incoming
 from restpipe.stats import NullStats
 from restpipe_pb.v1.pipe_pb2 import Request
 
@@ -93,8 +94,13 @@ class Office:
             memory=AnswerMemory(max_bytes=1000),
         )  # fmt: skip
 
-    async def join(self) -> Joint:
-        return await self._pipes.join(self.handler, serve=self._dispatcher.serve)
+    async def join(self, time_left: float | None = None) -> Joint:
+        async def serve(incoming: Incoming) -> None:
+            if time_left is not None:
+                incoming.deadline = incoming.loop.time() + time_left
+            await self._dispatcher.serve(incoming)
+
+        return await self._pipes.join(self.handler, serve=serve)
 
     def close(self) -> None:
         self._dispatcher.close()
@@ -255,6 +261,13 @@ async def test_the_deadline_ends_what_is_executed_with_and_without_its_caller(of
             await office.handler.ended.wait()
         await failed(pay(await office.join(), "slow", key=str(number)), DeadlineError)
     assert office.handler.runs == {"slow": 2}
+
+
+async def test_a_request_whose_time_is_over_as_it_begins_ends_like_any_other(office: Office) -> None:
+    joint = await office.join(time_left=0.0)
+    for _ in range(2):
+        await failed(pay(joint, "slow"), DeadlineError)
+    assert office.handler.runs == {"slow": 1}
 
 
 async def test_a_key_means_nothing_to_a_verb_that_is_idempotent_anyhow(office: Office) -> None:
