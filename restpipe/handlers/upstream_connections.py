@@ -200,7 +200,7 @@ class HttpConnection(asyncio.Protocol):
             return False
         self._http.start_next_cycle()
         self.heard = False
-        self._unread = 0
+        self._has_room()
         return True
 
     def close(self) -> None:

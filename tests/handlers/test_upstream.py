@@ -379,6 +379,16 @@ async def test_connections_are_kept_for_what_can_be_repeated_and_only_for_that(i
         assert made.connections == 2
 
 
+async def test_a_connection_that_paused_before_the_end_of_an_answer_reads_the_next_one(
+    identity_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restpipe.handlers.upstream_connections.HIGH_WATER", 1)
+    async with through(identity_files, Notes()) as (tunnel, made):
+        for _ in range(2):
+            assert (await tunnel.ask("GET", headers={"X-Event-Timeout": "5"})).content == b"ok"
+        assert made.connections == 1
+
+
 async def test_a_kept_connection_that_dies_under_a_request_is_replaced_unseen(identity_files: Path) -> None:
     lines: list[str] = []
 
