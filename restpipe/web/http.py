@@ -223,7 +223,20 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._piece = len(data)
         self._split = self._in_head
-        super().data_received(data)
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                super().data_received(rest)  # type: ignore[arg-type]  # the parser takes any buffer
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = memoryview(rest)[upgrade.args[0] :]
+            head = self._head_without_upgrade()
+            # The one before expects nothing more where the request was to be the last on its connection.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            super().data_received(head)
+            if self._refusal is not None or self.transport.is_closing():
+                return
         if self._split and self._in_head:
             self._between += len(data)
             if self._between > MAX_HEAD and not self.transport.is_closing():
@@ -248,8 +261,11 @@ class HttpProtocol(HttpToolsProtocol):
             size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             if size > MAX_HEAD:
                 raise _head_too_large()  # which makes the parser refuse the request
+        upgrades = parser.should_upgrade() and parser.get_method() != b"CONNECT"
+        if upgrades and not self._should_upgrade():
+            return  # and be taken again
         self._set_scope()
-        if parser.should_upgrade() and self._should_upgrade():
+        if upgrades:
             return
         self.headers = _DROPPED  # what follows are trailers (RFC 9110 section 6.5.1)
         earlier = self.cycle
@@ -315,8 +331,24 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
-        self._in_body = False
-        super().on_message_complete()
+        if self._in_body:
+            self._in_body = False
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Tell `data_received` of an upgrade that nothing comes of; the parser says so of CONNECT, too."""
+        if self.parser.get_method() != b"CONNECT":
+            raise  # what uvicorn handles as it calls this
+
+    def _head_without_upgrade(self) -> bytes:
+        """Return the head of a request as if it asked for no upgrade, to be taken before what follows it.
+
+        For the parser, one that asks has no body, and what follows is of another protocol. But many clients ask for
+        HTTP/2 with their first request, whatever it is, and it is up to the server (RFC 9110 section 7.8).
+        """
+        lines = [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        start = self.parser.get_method(), self.url, self.parser.get_http_version().encode()
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (*start, b"".join(lines))
 
     def _should_upgrade(self) -> bool:
         # Behind a request that is not answered yet, it would be the answer to that: it is served as if it asked for no

@@ -415,6 +415,61 @@ async def test_what_no_web_socket_begins_with_is_served_as_if_it_asked_for_none(
     assert head.startswith(b"HTTP/1.1 200 ")
 
 
+class Bodies:
+    """Answers with the body, and notes the method of each request."""
+
+    def __init__(self) -> None:
+        self.methods: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.methods.append(scope["method"])
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"<%b>" % body})
+
+
+FOR_HTTP_2 = b" / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("requests", "bodies"),
+    [
+        ([b"POST", FOR_HTTP_2, b"Content-Length: 5\r\n\r\nthree", LAST], [b"<three>", b"<>"]),
+        (
+            [b"POST", FOR_HTTP_2, b"Transfer-Encoding: chunked\r\n\r\n5\r\nthree\r\n0\r\n\r\n", LAST],
+            [b"<three>", b"<>"],
+        ),
+        ([b"PUT", FOR_HTTP_2, b"Content-Length: %d\r\n\r\n" % len(LAST), LAST, LAST], [b"<%b>" % LAST, b"<>"]),
+        ([b"GET", FOR_HTTP_2, b"\r\n", b"GET", FOR_HTTP_2, b"\r\n", LAST], [b"<>", b"<>", b"<>"]),
+        (
+            [b"GET", FOR_HTTP_2, b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"x" * MAX_HEAD, b"\r\n\r\n"],
+            [b"<>", b" 431 "],
+        ),
+        ([b"GET http:///x HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", LAST], [b'"status": 400']),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_request_that_asks_for_http_2_is_served_with_its_body_and_so_are_those_behind_it(
+    requests: list[bytes], bodies: list[bytes], together: bool
+) -> None:
+    app = Bodies()
+    server = WebServer(app, ANYWHERE, socket_mode=0, grace=1)
+    await server.start()
+    try:
+        answers = b"".join(await raw(server, *([b"".join(requests)] if together else requests)))
+    finally:
+        await server.stop()
+    assert answers.count(b"HTTP/1.1 ") == len(bodies)
+    ends = [answers.index(body) for body in bodies[:1]]
+    for body in bodies[1:]:
+        ends.append(answers.index(body, ends[-1] + 1))
+    assert len(app.methods) == sum(body.startswith(b"<") for body in bodies)
+
+
 async def test_a_head_that_does_not_come_to_its_end_is_answered_408(monkeypatch: pytest.MonkeyPatch) -> None:
     async with impatient(monkeypatch, head=0.05) as server:
         head, body = await raw(server, b"GET /slow HTTP/1.1\r\nHost: ", b"a")
