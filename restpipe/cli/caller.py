@@ -263,9 +263,9 @@ def _take(response: http.client.HTTPResponse, output: Path | None, bars: _Bars) 
 
 def _outcome_of(response: http.client.HTTPResponse, document: dict[str, Any]) -> Outcome:
     code = response.headers.get("X-Event-Return-Code")
-    if 400 <= response.status < 500:
+    if 400 <= response.status < 500 and document.get("executed") != "unknown":
         return Outcome.REFUSED
-    if response.status >= 500:
+    if response.status >= 400:
         # Without a code it is the answer of something between here and the node.
         executed = document.get("executed", "yes" if code is not None else "unknown")
         return {"no": Outcome.NEVER_SENT, "yes": Outcome.FAILED}.get(executed, Outcome.UNKNOWN)

@@ -1,6 +1,7 @@
-"""Who waits for an answer at a terminal is told so."""
+"""Who waits for an answer at a terminal is told so, and what is not known is told to be unknown."""
 
 import io
+import json
 import socket
 import sys
 import threading
@@ -49,3 +50,24 @@ def test_who_waits_long_is_told_so_at_a_terminal_alone(monkeypatch: pytest.Monke
         node.join()
     assert outcome is Outcome.DONE
     assert screen.getvalue() == ("waiting for the answer; Ctrl-C cancels\n" if terminal else "")
+
+
+@pytest.mark.parametrize(
+    ("executed", "outcome"), [("no", Outcome.REFUSED), ("yes", Outcome.REFUSED), ("unknown", Outcome.UNKNOWN)]
+)
+def test_a_refusal_of_what_may_have_been_executed_is_of_unknown_outcome(executed: str, outcome: Outcome) -> None:
+    document = json.dumps({"executed": executed, "exception": {}}).encode()
+    head = b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(head % len(document) + document)
+
+        node = threading.Thread(target=answer)
+        node.start()
+        asked = caller.Asked(method="GET", target="/server/slow", headers=[], data=None, timeout=20, token="")
+        assert caller.perform(TcpBind("127.0.0.1", server.getsockname()[1]), asked, None) is outcome
+        node.join()
