@@ -132,8 +132,9 @@ class WebSocket:
             return
         try:
             await self._send({"type": "websocket.send", **message})
-        except OSError:  # the caller is gone, and `_from_caller` is about to learn it
+        except OSError:  # the caller is gone; `_from_caller` learns it once the service took what was said before
             self._caller_left = True
+            self._begin_closing()
 
     def _begin_closing(self) -> None:
         self._leaving.set()

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from live_nodes import PATIENCE, connected, running_client, running_server, web_of
@@ -227,6 +228,25 @@ async def test_to_the_service_a_caller_that_vanishes_goes_away(identity_files: P
         socket.transport.abort()
         async with asyncio.timeout(PATIENCE):
             assert await how == (1001, "")
+
+
+async def test_a_service_that_talks_and_does_not_listen_is_left_too_once_its_caller_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sockets, "CLOSE_TIMEOUT", 0.05)
+
+    async def say() -> dict[str, str]:
+        return {"type": "websocket.receive", "text": "what nobody takes"}
+
+    async def vanish(_: object) -> None:
+        raise OSError
+
+    async def talk() -> AsyncIterator[bytes]:
+        yield b"\x81\x01x"
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(PATIENCE):
+        await WebSocket(say, vanish, MAX_MESSAGE).relay(Mock(body=talk()))
 
 
 async def test_to_the_caller_a_service_that_vanishes_is_a_bad_gateway(identity_files: Path) -> None:
