@@ -209,7 +209,7 @@ async def test_a_request_that_gets_no_thread_leaves_its_key_free(office: Office)
     joint = await office.join()
     released = threading.Event()
     blocking = [asyncio.create_task(office.threads.run(lambda: released.wait(PATIENCE))) for _ in range(2)]
-    await failed(pay(joint, "large", verb="patch", timeout_ms=100), PeerRefusedError)
+    await failed(pay(joint, "large", verb="patch", timeout_ms=2_000), PeerRefusedError)
     assert office.handler.runs["large"] == 0
     released.set()
     await asyncio.gather(*blocking)
