@@ -425,6 +425,14 @@ def test_an_empty_body_is_a_stream_at_its_end(way: Way, noun: str, options: tupl
     assert answer.json == [digest_of([]), 0, None if options else 0, ""]
 
 
+@pytest.mark.parametrize("options", [(), ("-H", "Transfer-Encoding: chunked")])
+def test_the_body_of_a_caller_that_asks_for_http_2_is_not_lost(way: Way, options: tuple[str, ...]) -> None:
+    """`Upgrade: h2c` comes with it, as from Java's HTTP client, too, unless it is told otherwise."""
+    body = bytes(MIB)
+    answer = curl(f"{way.base}/digest", "--http2", *options, data=body)
+    assert answer.json[:2] == [digest_of([body]), MIB]
+
+
 def test_head_of_a_stream_has_no_body_and_ends(way: Way) -> None:
     answer = curl(f"{way.base}/noise//100", "--head")
     assert (answer.status, answer.body) == (200, b"")
