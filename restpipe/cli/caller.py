@@ -33,6 +33,8 @@ GRACE = 10.0
 # Seconds after which who waits at a terminal is told so.
 LONG = 5.0
 _PROBLEM = "application/problem+json"
+# What return codes of RestPipe's say of `executed`, where there is no document to say it; those left out: "yes".
+_EXECUTED = {"245": "no", "249": "no", "246": "unknown", "247": "unknown", "250": "unknown"}
 
 _WAY_OUT = {
     Outcome.NEVER_SENT: "it was never sent, and can safely be repeated",
@@ -246,7 +248,10 @@ def _take(response: http.client.HTTPResponse, output: Path | None, bars: _Bars) 
             document = _parsed(response.read(LARGE))
             if isinstance(document.get("exception"), dict):
                 return _tell(_outcome_of(response, document), _line(response, document))
-            return _tell(_outcome_of(response, {}), f"{response.status} {response.reason}")
+            # The answer to HEAD has no body. A document without an exception is the handler's own.
+            said = "" if document else response.headers.get("X-Event-Return-Code", "")
+            told = {"executed": _EXECUTED[said]} if said in _EXECUTED else {}
+            return _tell(_outcome_of(response, told), f"{response.status} {response.reason}")
         _write(response, output, bars)
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         if isinstance(error, BrokenPipeError):

@@ -71,3 +71,34 @@ def test_a_refusal_of_what_may_have_been_executed_is_of_unknown_outcome(executed
         asked = caller.Asked(method="GET", target="/server/slow", headers=[], data=None, timeout=20, token="")
         assert caller.perform(TcpBind("127.0.0.1", server.getsockname()[1]), asked, None) is outcome
         node.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "outcome"),
+    [
+        (503, 245, Outcome.NEVER_SENT),
+        (503, 249, Outcome.NEVER_SENT),
+        (502, 246, Outcome.UNKNOWN),
+        (504, 247, Outcome.UNKNOWN),
+        (500, 250, Outcome.UNKNOWN),
+        (500, 251, Outcome.FAILED),
+        (404, 255, Outcome.REFUSED),
+    ],
+)
+def test_an_answer_to_head_tells_its_outcome_though_it_has_no_document(
+    status: int, code: int, outcome: Outcome
+) -> None:
+    head = b"HTTP/1.1 %d Said\r\nContent-Type: application/problem+json\r\nX-Event-Return-Code: %d\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(head % (status, code))
+
+        node = threading.Thread(target=answer)
+        node.start()
+        asked = caller.Asked(method="HEAD", target="/server/slow", headers=[], data=None, timeout=20, token="")
+        assert caller.perform(TcpBind("127.0.0.1", server.getsockname()[1]), asked, None) is outcome
+        node.join()
