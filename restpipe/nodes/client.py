@@ -113,7 +113,7 @@ class ClientNode(Node):
 
     @property
     def last_failure(self) -> str:
-        """Why the last attempt to connect failed; "" where it did not."""
+        """Why there is no pipe: why the server ended it, or the last attempt failed; "" where neither did."""
         return self._last_cause
 
     @property
@@ -198,7 +198,8 @@ class ClientNode(Node):
             if end is not None and end.reason == Goaway.TAKEOVER and end.by_peer:
                 await self._leave_the_name(end.message)
             elif end is not None and end.reason in _LASTING:
-                # Dialling at once would break again, for ever.
+                # Dialling at once would break again, for ever. Who asks meanwhile is told why.
+                self._last_cause = end.message
                 await asyncio.sleep(self.settings.reconnect_max_s)
             elif self._short_lives:
                 await asyncio.sleep(self._pause(broken=end is not None and end.lost))

@@ -157,6 +157,21 @@ async def test_who_is_told_that_it_is_not_wanted_waits_before_it_comes_back(
         assert loop.time() - lost_at >= 0.5
 
 
+async def test_callers_are_told_why_the_server_let_this_node_go_before_it_was_dialled_again(
+    identity_files: Path, leak_free: None
+) -> None:
+    async with (
+        running_server(identity_files) as server,
+        running_client(identity_files, server.port, reconnect_max_s=60) as client,
+    ):
+        await connected(server, client)
+        (await server.pipe_to("alpha", 0)).close(Goaway.CERTIFICATE, "it was revoked")
+        await (await client.pipe_to_server(0)).ended
+        with pytest.raises(PeerAbsentError, match=r"no pipe to the server within 0\.2 s: it was revoked"):
+            await client.pipe_to_server(0.2)
+        assert client.last_failure == "it was revoked"
+
+
 async def test_a_server_that_greets_and_leaves_again_and_again_is_dialled_ever_later(
     identity_files: Path, monkeypatch: pytest.MonkeyPatch, leak_free: None
 ) -> None:
