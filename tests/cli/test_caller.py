@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -29,25 +30,32 @@ class Screen(io.StringIO):
         return super().write(text)
 
 
+def asked(method: str, answer: bytes, ready: Callable[[], object] = lambda: None) -> Outcome:
+    """Ask a node that gives this answer once it is ready; return what the answer means."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                ready()
+                connection.sendall(answer)
+
+        node = threading.Thread(target=serve)
+        node.start()
+        question = caller.Asked(method=method, target="/server/slow", headers=[], data=None, timeout=20, token="")
+        outcome = caller.perform(TcpBind("127.0.0.1", server.getsockname()[1]), question, None)
+        node.join()
+    return outcome
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_who_waits_long_is_told_so_at_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     screen = Screen(terminal=terminal)
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(caller, "LONG", 0.0)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                screen.written.wait(10 if terminal else 0.1)
-                connection.sendall(b"HTTP/1.1 204 No Content\r\nX-Event-Return-Code: 0\r\n\r\n")
-
-        node = threading.Thread(target=answer)
-        node.start()
-        asked = caller.Asked(method="GET", target="/server/slow", headers=[], data=None, timeout=20, token="")
-        outcome = caller.perform(TcpBind("127.0.0.1", server.getsockname()[1]), asked, None)
-        node.join()
+    answer = b"HTTP/1.1 204 No Content\r\nX-Event-Return-Code: 0\r\n\r\n"
+    outcome = asked("GET", answer, lambda: screen.written.wait(10 if terminal else 0.1))
     assert outcome is Outcome.DONE
     assert screen.getvalue() == ("waiting for the answer; Ctrl-C cancels\n" if terminal else "")
 
@@ -58,19 +66,7 @@ def test_who_waits_long_is_told_so_at_a_terminal_alone(monkeypatch: pytest.Monke
 def test_a_refusal_of_what_may_have_been_executed_is_of_unknown_outcome(executed: str, outcome: Outcome) -> None:
     document = json.dumps({"executed": executed, "exception": {}}).encode()
     head = b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(head % len(document) + document)
-
-        node = threading.Thread(target=answer)
-        node.start()
-        asked = caller.Asked(method="GET", target="/server/slow", headers=[], data=None, timeout=20, token="")
-        assert caller.perform(TcpBind("127.0.0.1", server.getsockname()[1]), asked, None) is outcome
-        node.join()
+    assert asked("GET", head % len(document) + document) is outcome
 
 
 @pytest.mark.parametrize(
@@ -89,16 +85,4 @@ def test_an_answer_to_head_tells_its_outcome_though_it_has_no_document(
     status: int, code: int, outcome: Outcome
 ) -> None:
     head = b"HTTP/1.1 %d Said\r\nContent-Type: application/problem+json\r\nX-Event-Return-Code: %d\r\n\r\n"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(head % (status, code))
-
-        node = threading.Thread(target=answer)
-        node.start()
-        asked = caller.Asked(method="HEAD", target="/server/slow", headers=[], data=None, timeout=20, token="")
-        assert caller.perform(TcpBind("127.0.0.1", server.getsockname()[1]), asked, None) is outcome
-        node.join()
+    assert asked("HEAD", head % (status, code)) is outcome
