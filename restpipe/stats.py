@@ -222,7 +222,10 @@ class Statsd:
                 loop.call_soon_threadsafe(self._resolved, resolving, addresses)
 
         # Not in the loop's own threads: the loop would not end before a name server answers or is given up.
-        threading.Thread(target=look_up, name="restpipe-statsd-lookup", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name="restpipe-statsd-lookup", daemon=True).start()
+        except RuntimeError:  # the system has no thread to give, or the interpreter ends
+            resolving.set_result(None)
 
     def _resolved(self, resolving: asyncio.Future[None], addresses: list[_Address]) -> None:
         if resolving.cancelled():  # stopped meanwhile

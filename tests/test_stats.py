@@ -276,6 +276,38 @@ async def test_a_name_that_cannot_be_resolved_is_asked_for_again_and_nothing_is_
     await statsd.stop()
 
 
+async def test_where_the_system_has_no_thread_to_give_nothing_is_raised_and_the_name_is_asked_for_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+    refused = 0
+
+    def third_time_lucky(thread: threading.Thread) -> None:
+        nonlocal refused
+        if refused < 2:
+            refused += 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", third_time_lucky)
+    statsd = Statsd("127.0.0.1", server.port, flush_interval_s=0.001)
+    statsd.count("a", 7)
+    statsd.start()
+    assert await server.datagram() == b"a:7|c"
+    assert refused == 2
+    await statsd.stop()
+
+
+async def test_the_end_raises_nothing_where_no_thread_can_be_started_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    statsd = Statsd("127.0.0.1", 8125, flush_interval_s=LONG_S)
+    statsd.count("a")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    await statsd.stop()
+
+
 @pytest.mark.parametrize("host", ["host.invalid", "a" * 64 + ".invalid", "255.255.255.255", "127.0.0.1"])
 async def test_no_server_no_address_and_no_name_raise_nothing_and_delay_nothing(host: str) -> None:
     unused = Server()
