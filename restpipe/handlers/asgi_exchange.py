@@ -7,7 +7,7 @@ from typing import Any
 
 import h11
 
-from restpipe.exceptions import BadResultError, EventError
+from restpipe.exceptions import BadRequestError, BadResultError, EventError
 from restpipe.handlers.upstream_heads import response_head
 from restpipe.pipe import Incoming
 from restpipe_pb.v1.pipe_pb2 import Response
@@ -78,6 +78,7 @@ class AsgiExchange(ABC):
         """Let the application know that nobody waits for it any more."""
         self._leaving.set()
         self._room.set()
+        self._incoming.body.fail(BadRequestError("the body was not read before the request was answered"))
 
     def _fault(self) -> EventError:
         """Return why there is no answer, or no more of it, once the application has ended."""

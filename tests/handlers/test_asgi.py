@@ -293,6 +293,28 @@ async def test_a_body_that_breaks_off_is_told_as_its_caller_gone(identity_files:
         await told.wait()
 
 
+async def test_one_that_reads_on_after_its_answer_is_told_that_nobody_sends_any_more(identity_files: Path) -> None:
+    over = asyncio.Event()
+
+    async def refuses_and_reads_on(scope: Any, receive: Receive, send: Send) -> None:
+        assert (await receive())["body"] == b"beginning"
+        reading = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)  # it waits for the next piece by now
+        await answers(send, b"too much", status=413)
+        assert await reading == {"type": "http.disconnect"}
+        over.set()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"beginning"
+        await over.wait()
+
+    async with serving(identity_files, Plain(refuses_and_reads_on)) as tunnel, asyncio.timeout(PATIENCE):
+        pipe = await tunnel.server.pipe_to("alpha", PATIENCE)
+        answer = await pipe.call(PipeRequest(verb="post", target="/", timeout_ms=10_000), pieces())
+        assert (answer.response.status, await answer.body.read(MIB)) == (413, b"too much")
+        await over.wait()
+
+
 async def test_only_those_whom_the_node_allows_reach_the_application(identity_files: Path) -> None:
     app = Plain(says_ok)
     async with serving(identity_files, app, allow="somebody") as tunnel:
@@ -608,6 +630,30 @@ async def test_a_web_socket_whose_caller_vanishes_is_told_as_broken(identity_fil
         socket.transport.abort()
         await seen["event"].wait()
     assert seen["closed"][0] in (1001, 1006)
+
+
+async def test_one_that_listens_while_it_closes_its_web_socket_is_told_that_it_is_closed(identity_files: Path) -> None:
+    told: list[Any] = []
+    over = asyncio.Event()
+
+    async def listens_and_closes(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        listening = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)  # it waits for a message by now
+        await send({"type": "websocket.close", "code": 4001, "reason": "enough"})
+        told.append(await listening)
+        over.set()
+
+    async def silent() -> AsyncIterator[bytes]:
+        await over.wait()
+        yield b""
+
+    async with serving(identity_files, Plain(listens_and_closes)) as tunnel, asyncio.timeout(PATIENCE):
+        answer = await asked_by_a_peer(tunnel, silent())
+        await answer.body.read(MIB)
+        await over.wait()
+    assert told == [{"type": "websocket.disconnect", "code": 4001, "reason": "enough"}]
 
 
 async def asked_by_a_peer(tunnel: Tunnel, frames: AsyncIterator[bytes]) -> Answer:
