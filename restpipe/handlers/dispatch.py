@@ -134,12 +134,12 @@ class Dispatcher:
                 respond_whole(incoming, reply)
             else:
                 await self._respond(incoming, reply, ctx)
-        except ThreadsBusyError:
-            raise
         except BaseException as error:
             # Whatever else the handler raises, SystemExit included, is an answer.
             if isinstance(error, asyncio.CancelledError) and incoming.abandoned:
                 raise
+            if isinstance(error, ThreadsBusyError) and not event.in_loop:
+                raise  # it was not called; one that is asynchronous was, and a step of its generator has no thread
             log.exception("%s failed, called by %s", event.method.__qualname__, incoming.peer.name, extra=ctx.log.extra)
             if isinstance(error, BadResultError):
                 raise

@@ -60,7 +60,7 @@ class HandlerThreads:
             by: name of the peer that asks for it, "" for this node.
 
         Raises:
-            ThreadsBusyError: it would wait too long for a thread, or did. It was not called.
+            ThreadsBusyError: it would wait too long for a thread, or did, or there is none to be had. It was not called.
         """
         future = self._put(function, within, by)
         try:
@@ -77,7 +77,11 @@ class HandlerThreads:
             del error, future  # the traceback holds this frame: together they would await the garbage collector
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Have `function` called in a thread, and nobody wait for it. What it raises is lost."""
+        """Have `function` called in a thread, and nobody wait for it. What it raises is lost.
+
+        Raises:
+            ThreadsBusyError: there is no thread to be had.
+        """
         self._put(function)
 
     def close(self) -> None:
@@ -145,10 +149,10 @@ class HandlerThreads:
     def _start_thread(self) -> None:
         try:
             threading.Thread(target=self._work, name=f"handler-{self._count + 1}", daemon=True).start()
-        except RuntimeError:  # the system has no thread to give
+        except RuntimeError as error:  # the system has no thread to give
+            log.exception("no handler thread could be started beside the %d that there are", self._count)
             if self._count == 0:
-                raise
-            log.exception("no more than %d handler threads; further events wait for one", self._count)
+                raise ThreadsBusyError(f"no handler thread could be started: {error}") from error
             return
         self._count += 1
         self._idle += 1

@@ -598,6 +598,22 @@ async def test_a_plain_handler_that_gets_no_thread_in_time_is_not_called_and_its
     assert "counted" not in caplog.text
 
 
+async def test_who_gets_no_thread_at_all_is_told_whether_his_handler_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with joined(Given(lambda: iter([b"piece"]))) as nodes, asyncio.timeout(PATIENCE):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(PeerRefusedError, match="no handler thread could be started") as refused:
+                await nodes.get("sync")
+            with pytest.raises(HandlerError, match="no handler thread could be started") as failed:
+                await nodes.get("async")
+            assert (refused.value.executed, failed.value.executed) == ("no", "yes")
+            assert (await nodes.get("neighbour")).data == "unaffected"
+        assert (await nodes.get("sync")).body == b"piece"
+
+
 async def test_that_a_node_has_too_much_to_do_is_not_held_against_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     def blame(_: LiveExchanges) -> None:
         raise AssertionError

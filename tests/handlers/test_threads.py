@@ -311,7 +311,7 @@ async def test_where_the_system_gives_no_thread_the_others_go_on(monkeypatch: py
     threads = HandlerThreads(4)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
+        with pytest.raises(ThreadsBusyError, match=r"^no handler thread could be started: can't start new thread$"):
             await threads.run(lambda: 1)
     blocked = Blocked()
     running = asyncio.create_task(threads.run(blocked))
