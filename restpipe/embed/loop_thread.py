@@ -36,6 +36,9 @@ class LoopThread(Generic[Entered]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._closing = False
+        # Held while it is settled which comes first, a call or the end: what the loop is given in its last steps waits for
+        # ever. Reentrant, for a signal's handler may close the node.
+        self._ordering = threading.RLock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         atexit.register(self.close)
         self._thread.start()
@@ -55,11 +58,10 @@ class LoopThread(Generic[Entered]):
             BaseException: what the coroutine raises.
         """
         try:
-            loop = self._usable_loop()
+            future = self._submit(coroutine)
         except RuntimeError:
             coroutine.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
@@ -73,20 +75,22 @@ class LoopThread(Generic[Entered]):
         atexit.unregister(self.close)
         if self._process != os.getpid() or self._thread is threading.current_thread():
             return
-        self._closing = True
+        with self._ordering:
+            self._closing = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
                 self._loop.call_soon_threadsafe(self._leave)
         self._thread.join()
 
-    def _usable_loop(self) -> asyncio.AbstractEventLoop:
-        if self._process != os.getpid():
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        if self._process != os.getpid():  # first: a thread that is not here may have held the lock
             raise RuntimeError("the node belongs to the process before a fork: make another in this one")
-        if self._loop is None or self._closing or self._loop.is_closed():
-            raise RuntimeError("the node was closed")
-        if self._thread is threading.current_thread():
-            raise RuntimeError("this would block the event loop of the node: handlers use `ctx.call`")
-        return self._loop
+        with self._ordering:
+            if self._loop is None or self._closing or self._loop.is_closed():
+                raise RuntimeError("the node was closed")
+            if self._thread is threading.current_thread():
+                raise RuntimeError("this would block the event loop of the node: handlers use `ctx.call`")
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def _run(self) -> None:
         try:

@@ -1,6 +1,7 @@
 """The blocking client: any thread may use it, Ctrl-C ends what it waits for, and it ends with its interpreter."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,60 @@ def test_a_node_that_was_closed_says_so(identity_files: Path, server: Server) ->
     with pytest.raises(RuntimeError, match="was closed"):
         node.call("get", "name")
     assert not own_threads(before)
+
+
+def test_a_call_that_begins_as_another_thread_ends_the_node_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = asyncio.run_coroutine_threadsafe
+    closing, done = threading.Event(), threading.Event()
+
+    class Ordering:
+        """Tells that the other thread waits to close the node."""
+
+        def __init__(self, lock: Any) -> None:
+            self._lock = lock
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is closer:
+                closing.set()
+            self._lock.acquire()
+
+        def __exit__(self, *raised: object) -> None:
+            self._lock.release()
+
+    @contextlib.asynccontextmanager
+    async def entered() -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        shut_down = loop.shutdown_default_executor
+
+        async def held_up(*arguments: Any) -> None:
+            closing.set()
+            await loop.run_in_executor(None, done.wait, 1)
+            await shut_down(*arguments)
+
+        monkeypatch.setattr(loop, "shutdown_default_executor", held_up)
+        yield
+
+    def late(coroutine: Any, loop: asyncio.AbstractEventLoop) -> Any:
+        closer.start()
+        assert closing.wait(10)
+        future = submit(coroutine, loop)
+        done.set()
+        return future
+
+    thread = LoopThread(entered, "ends meanwhile")
+    thread._ordering = Ordering(thread._ordering)  # type: ignore[assignment]
+    closer = threading.Thread(target=thread.close)
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", late)
+    said = queue.SimpleQueue[str]()
+
+    def call() -> None:
+        with pytest.raises(RuntimeError) as raised:
+            thread.run(asyncio.sleep(3600))
+        said.put(str(raised.value))
+
+    threading.Thread(target=call, daemon=True).start()
+    assert said.get(timeout=10) == "the node was closed meanwhile"
+    closer.join()
 
 
 def test_a_server_that_does_not_come_is_told_and_leaves_no_thread(identity_files: Path) -> None:
