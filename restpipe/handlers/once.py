@@ -158,6 +158,8 @@ class Once:
         # Even where that is over by now, and what is executed is cancelled as soon as it waits.
         self._timers[entry] = recorded.loop.call_at(recorded.due, self._watch, entry, recorded)
         try:
+            if recorded.cancelled_by is not None:
+                raise recorded.cancelled_by
             await execute(recorded)
         except asyncio.CancelledError:
             error = recorded.cancelled_by or InternalError("the handler's side was cancelled")
@@ -193,7 +195,8 @@ class Once:
         recorded, task = self._running[entry]
         recorded.abandoned = True
         recorded.cancelled_by = error
-        task.cancel()
+        if entry in self._timers:  # else it has yet to begin; a task that is cancelled before that cleans nothing up
+            task.cancel()
 
 
 def fingerprint(request: Request, body: bytes | None) -> bytes:

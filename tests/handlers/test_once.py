@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -94,10 +94,14 @@ class Office:
             memory=AnswerMemory(max_bytes=1000),
         )  # fmt: skip
 
-    async def join(self, time_left: float | None = None) -> Joint:
+    async def join(self, time_left: float | None = None, then: Callable[[], None] | None = None) -> Joint:
+        """Let a caller come, whose requests have so much time, and are followed by that, before they are executed."""
+
         async def serve(incoming: Incoming) -> None:
             if time_left is not None:
                 incoming.deadline = incoming.loop.time() + time_left
+            if then is not None:
+                incoming.loop.call_soon(then)
             await self._dispatcher.serve(incoming)
 
         return await self._pipes.join(self.handler, serve=serve)
@@ -294,6 +298,12 @@ async def test_whoever_still_waits_at_a_node_that_stops_is_told_so_and_of_no_dea
     await office.handler.entered.wait()
     office.close()
     assert "the node ended" in await failed(first, PipeLostError)
+
+
+async def test_whoever_comes_as_a_node_stops_is_told_so_and_nothing_runs(office: Office) -> None:
+    joint = await office.join(then=office.close)
+    assert "the node ended" in await failed(pay(joint, "slow"), PipeLostError)
+    assert not office.handler.runs
 
 
 async def test_a_key_that_would_fill_the_memory_is_refused_and_nothing_runs(office: Office) -> None:
