@@ -20,7 +20,7 @@ MOMENT = 0.05
 
 
 class LoopWatch:
-    """Logs what blocks the event loop, by the name of the handler's method where it is one, and for how long.
+    """Logs what blocks the event loop, by the name of the handler's method where it is one, and for about how long.
 
     Args:
         methods: names of handler methods, by the code that runs while they do.
@@ -70,13 +70,13 @@ class LoopWatch:
             return  # it has much to do, and does it
         del step
         log.warning(
-            "%s blocks the event loop, and with it all of this node, for %.1f s by now (%s): "
+            "%s blocks the event loop, and with it all of this node, for about %.1f s by now (%s): "
             "make it a plain `def`, or await what takes so long",
             name, time.monotonic() - asked, place,
         )  # fmt: skip
         self._answered.wait()
         if not self._over.is_set():
-            log.warning("%s blocked the event loop for %.1f s", name, time.monotonic() - asked)
+            log.warning("%s blocked the event loop for about %.1f s", name, time.monotonic() - asked)
 
     def _running(self) -> tuple[FrameType | None, str, str]:
         """Return the step of the loop that runs, its name, and where it is."""
