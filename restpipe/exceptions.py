@@ -154,7 +154,7 @@ class PeerRefusedError(NotSentError):
 
 
 class ThreadsBusyError(PeerRefusedError):
-    """All handler threads are busy, and none would have been free soon; or there is none. Callers see a `PeerRefusedError`."""
+    """No handler thread is free, nor would be soon. Callers see a `PeerRefusedError`."""
 
 
 class PeerTooOldError(NotSentError):

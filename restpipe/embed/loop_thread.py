@@ -36,8 +36,8 @@ class LoopThread(Generic[Entered]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._closing = False
-        # Held while it is settled which comes first, a call or the end: what the loop is given in its last steps waits for
-        # ever. Reentrant, for a signal's handler may close the node.
+        # Held while it is settled which comes first, a call or the end: what the loop is given in its last steps would
+        # wait for ever. Reentrant, for a signal's handler may close the node.
         self._ordering = threading.RLock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         atexit.register(self.close)

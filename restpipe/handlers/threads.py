@@ -60,7 +60,7 @@ class HandlerThreads:
             by: name of the peer that asks for it, "" for this node.
 
         Raises:
-            ThreadsBusyError: it would wait too long for a thread, or did, or there is none to be had. It was not called.
+            ThreadsBusyError: it would wait too long for a thread, or did, or there is none at all. It was not called.
         """
         future = self._put(function, within, by)
         try:

@@ -41,11 +41,15 @@ class Door:
         """Whether callers must show a token."""
         return bool(self._token)
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def check(self, headers: Iterable[tuple[bytes, bytes]], version: str = "1.1") -> None:
         """Let a request in.
 
+        Args:
+            headers: its names in lower case.
+            version: of HTTP.
+
         Raises:
-            BadRequestError: it has several Host headers (RFC 9112 section 3.2).
+            BadRequestError: it has several Host headers, or none though HTTP/1.1 demands one (RFC 9112 section 3.2).
             MisdirectedError: Host is none of the node's names, as after DNS rebinding.
             ForbiddenError: a page of another site sent it.
             UnauthorizedError: the token is missing or wrong.
@@ -63,14 +67,18 @@ class Door:
                 site = value
             elif name == b"authorization":
                 authorization = value
-        if host and host not in self._good_hosts:
-            self._check_host(host)
+        if host not in self._good_hosts:
+            self._check_host(host, version)
         if site == b"cross-site" or (origin and not self._is_own(origin, host or b"")):
             raise ForbiddenError("a page of another site may not call this node")
         if self._token and not self._shows_token(authorization):
             raise UnauthorizedError("this node wants its token (RP_WEB_TOKEN): Authorization: Bearer ...")
 
-    def _check_host(self, host: bytes) -> None:
+    def _check_host(self, host: bytes | None, version: str) -> None:
+        if host is None and version == "1.1":
+            raise BadRequestError("there is no Host header")
+        if not host:
+            return
         text = host.decode("latin-1").lower()
         name = _without_port(text)
         # A rebound name is a name: an address in Host means that the caller chose this address. But for "any address",

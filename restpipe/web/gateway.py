@@ -115,7 +115,7 @@ class Gateway:
             await self._app(scope, receive, send)
             return
         try:
-            self._door.check(scope["headers"])
+            self._door.check(scope["headers"], scope.get("http_version", "1.1"))
         except EventError as error:
             if not isinstance(error, UnauthorizedError) or scope["raw_path"] not in OPEN_TO_ALL:
                 await _send_problem(scope, send, error)

@@ -66,6 +66,7 @@ MALFORMED = {
 REFUSED = {
     "an encoded NUL": (400, b"GET /client/client/da%00ta HTTP/1.1\r\n" + HOST),
     "what is no UTF-8": (400, b"GET /client/client/d%ff HTTP/1.1\r\n" + HOST),
+    "no name of the node": (400, GET.replace(HOST, b"")),
     "two names of the node": (400, GET + b"Host: evil.example\r\n"),
     "two names of the node, the other way round": (400, GET.replace(HOST, b"Host: evil.example\r\n") + HOST),
     "another name": (421, GET.replace(HOST, b"Host: evil.example\r\n")),

@@ -150,7 +150,7 @@ REFUSED = {
         opening("/client/client/", HOST, *UPGRADE, VERSION, b"Sec-WebSocket-Key: " + b"QUFB" * 100),
     ),
     "a page, and no host": (
-        403,
+        400,
         opening("/client/client/", *UPGRADE, KEY, VERSION, b"Origin: http://localhost"),
     ),
     "two hosts": (400, asking(b"Host: evil.example")),

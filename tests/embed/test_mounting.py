@@ -136,7 +136,8 @@ async def test_a_server_that_cannot_answer_web_sockets_by_http_closes_them(node:
         return {"type": "websocket.connect"}
 
     async with node:
-        scope = {"type": "websocket", "path": "/client/none.invalid/", "headers": [(b"prefer", b"wait=0")]}
+        headers = [(b"host", b"x"), (b"prefer", b"wait=0")]
+        scope = {"type": "websocket", "path": "/client/none.invalid/", "headers": headers}
         offered: list[dict[str, Any]] = [{}, {"websocket.http.response": {}}]
         for extensions in offered:
             more = {"query_string": b"", "scheme": "ws", "client": None, "extensions": extensions}

@@ -598,7 +598,7 @@ async def test_a_plain_handler_that_gets_no_thread_in_time_is_not_called_and_its
     assert "counted" not in caplog.text
 
 
-async def test_who_gets_no_thread_at_all_is_told_whether_his_handler_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_gets_no_thread_at_all_is_told_whether_the_handler_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

@@ -95,8 +95,13 @@ def test_behind_a_unix_socket_every_host_is_let_in(host: str) -> None:
     knock({"Host": host}, bind=SOCKET)
 
 
-def test_a_request_without_host_is_let_in_for_no_browser_sends_one() -> None:
-    knock({"Accept": "*/*"})
+def test_a_request_without_host_is_400_but_of_a_protocol_that_asks_for_none() -> None:
+    door = Door(LOOPBACK, NAMES, "")
+    door.check([(b"accept", b"*/*")], "1.0")
+    door.check([(b"accept", b"*/*")], "2")
+    with pytest.raises(BadRequestError, match="no Host header") as caught:
+        door.check([(b"accept", b"*/*")], "1.1")
+    assert caught.value.status == 400
 
 
 def test_the_name_that_the_web_server_is_bound_to_is_the_nodes() -> None:
