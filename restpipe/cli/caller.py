@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -243,25 +244,27 @@ def _send_head(connection: Connection, asked: Asked, body: _Body | None) -> None
 
 def _take(response: http.client.HTTPResponse, output: Path | None, bars: _Bars) -> Outcome:
     """Write the answer, and say what it means."""
+    begin, told = b"", dict[str, Any]()
     try:
         if response.headers.get_content_type() == _PROBLEM:
-            document = _parsed(response.read(LARGE))
+            begin = response.read(LARGE)
+            document = _parsed(begin)
             if isinstance(document.get("exception"), dict):
                 return _tell(_outcome_of(response, document), _line(response, document))
             # The answer to HEAD has no body. A document without an exception is the handler's own.
-            said = "" if document else response.headers.get("X-Event-Return-Code", "")
-            told = {"executed": _EXECUTED[said]} if said in _EXECUTED else {}
-            return _tell(_outcome_of(response, told), f"{response.status} {response.reason}")
-        _write(response, output, bars)
+            code = response.headers.get("X-Event-Return-Code", "")
+            if not begin and code in _EXECUTED:
+                told = {"executed": _EXECUTED[code]}
+        _write(response, begin, output, bars)
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         if isinstance(error, BrokenPipeError):
             raise
         return _tell(Outcome.BROKEN, f"the answer broke off: {error}")
     except OSError as error:
         return _tell(Outcome.BROKEN, f"the answer could not be written: {error.strerror}")
-    outcome = _outcome_of(response, {})
+    outcome = _outcome_of(response, told)
     if outcome is not Outcome.DONE:
-        code = response.headers.get("X-Event-Return-Code")
+        code = response.headers.get("X-Event-Return-Code", "")
         _tell(outcome, f"{response.status} {response.reason}{f', return code {code}' if code else ''}")
     return outcome
 
@@ -277,7 +280,8 @@ def _outcome_of(response: http.client.HTTPResponse, document: dict[str, Any]) ->
     return Outcome.DONE if code in (None, "0") else Outcome.FAILED
 
 
-def _write(response: http.client.HTTPResponse, output: Path | None, bars: _Bars) -> None:
+def _write(response: http.client.HTTPResponse, begin: bytes, output: Path | None, bars: _Bars) -> None:
+    """Write the body of the answer, of which `begin` has been read."""
     terminal = output is None and sys.stdout.isatty()
     if terminal and response.headers.get_content_type() == "application/json" and (response.length or LARGE) < LARGE:
         text = b"".join(_pieces(response))
@@ -287,7 +291,8 @@ def _write(response: http.client.HTTPResponse, output: Path | None, bars: _Bars)
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()
         return
-    pieces = bars.follow("received", _pieces(response), response.length)
+    total = None if response.length is None else len(begin) + response.length
+    pieces = bars.follow("received", chain([begin] if begin else [], _pieces(response)), total)
     with ExitStack() as stack:
         to: IO[bytes] = sys.stdout.buffer if output is None else stack.enter_context(output.open("wb"))
         for piece in pieces:

@@ -69,6 +69,19 @@ def test_a_refusal_of_what_may_have_been_executed_is_of_unknown_outcome(executed
     assert asked("GET", head % len(document) + document) is outcome
 
 
+@pytest.mark.parametrize("length", [10, caller.LARGE + 10])
+@pytest.mark.parametrize("text", [b'{"title": "no cover"%b}', b"[%b]", b"no JSON%b"])
+def test_a_problem_document_of_the_handlers_own_is_written(
+    text: bytes, length: int, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    document = text % bytes(length).replace(b"\0", b" ")
+    head = b"HTTP/1.1 402 Said\r\nContent-Type: application/problem+json\r\nX-Event-Return-Code: 7\r\n"
+    assert asked("GET", head + b"Content-Length: %d\r\n\r\n" % len(document) + document) is Outcome.REFUSED
+    written, told = capfdbinary.readouterr()
+    assert written == document
+    assert told == b"restpipe call: 402 Said, return code 7\n"
+
+
 @pytest.mark.parametrize(
     ("status", "code", "outcome"),
     [
