@@ -78,7 +78,11 @@ class Call:
             del self._calls.open[self._client]
 
     async def turn(self, interval: float) -> None:
-        """Wait until it is the client's turn; the next is `interval` seconds later."""
+        """Wait until it is the client's turn; the next is `interval` seconds later.
+
+        To be called before anything is read: gRPC never frees what a read takes whose call is reset meanwhile
+        (grpc/grpc#43360), and whoever resets call after call would fill the memory.
+        """
         wait = self._calls.turn(self._client, interval)
         if wait:
             await asyncio.sleep(wait)
@@ -111,9 +115,10 @@ class Reflection(reflection.aio.ReflectionServicer):
         async with Call(self._calls, context) as call:
 
             async def in_turn() -> AsyncIterator[Any]:
+                await call.turn(CALL_INTERVAL)  # before the first is read: see `turn`
                 async for request in request_iterator:
-                    await call.turn(CALL_INTERVAL)
                     yield request
+                    await call.turn(CALL_INTERVAL)
 
             # The stubs take what is a generator there, too, for a coroutine.
             answers: Any = super().ServerReflectionInfo(in_turn(), context)

@@ -1,7 +1,6 @@
 """The accepting side: a gRPC server whose calls of `Pipe.Connect` become carriers."""
 
 import asyncio
-import contextlib
 import errno
 import ipaddress
 import logging
@@ -12,7 +11,7 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from restpipe.exceptions import ConfigError, IdentityError
@@ -90,7 +89,7 @@ class PipeListener:
         self._server = grpc.aio.server(options=server_options(limits))
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._connect)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers((self._health.handler,))
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
             Reflection(names, self._calls), self._server
@@ -138,11 +137,16 @@ class PipeListener:
         await self._server.stop(grace)
 
     async def _connect(self, _requests: object, context: Context) -> None:
-        # A handler that ends with CancelledError sends no status, and its client waits for ever (grpc/grpc#28989).
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             async with Call(self._calls, context) as call:
                 await call.turn(PIPE_INTERVAL)
                 await self._accept(GrpcServerCarrier(context, await self._admitted(context)))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            # By gRPC, for the call is over: a status could not be sent, and gRPC never frees it then (grpc/grpc#43360).
+            if task is not None and task.cancelling():
+                raise
+            # Otherwise the client would wait for ever: no status follows CancelledError (grpc/grpc#28989).
 
     async def _admitted(self, context: Context) -> Peer:
         """Return who called; a call of who may not have a pipe is aborted."""

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from restpipe.identity import Identity
 
 # Frames, flags and a setting (RFC 9113 section 6).
-DATA, HEADERS, SETTINGS = 0, 1, 4
-END_STREAM, END_HEADERS = 1, 4
+DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
+CANCEL = 8
 INITIAL_WINDOW_SIZE = 4
 
 
@@ -42,6 +43,10 @@ class RawHttp2:
         if message is not None:
             self.send(DATA, END_STREAM, stream, bytes(1) + len(message).to_bytes(4) + message)
 
+    def reset(self, stream: int) -> None:
+        """Cancel a call."""
+        self.send(RST_STREAM, 0, stream, CANCEL.to_bytes(4))
+
     async def until(self, kind: int) -> None:
         """Read up to a frame of this kind.
 
@@ -52,6 +57,14 @@ class RawHttp2:
         while head[3] != kind:
             head = await self._reader.readexactly(9)
             await self._reader.readexactly(int.from_bytes(head[:3]))
+
+    async def answer(self) -> None:
+        """Acknowledge settings and pings, until cancelled, as who wants more than a few calls must."""
+        while True:
+            head = await self._reader.readexactly(9)
+            payload = await self._reader.readexactly(int.from_bytes(head[:3]))
+            if head[3] in (SETTINGS, PING) and not head[4] & ACK:
+                self.send(head[3], ACK, 0, payload if head[3] == PING else b"")
 
     async def end(self) -> None:
         """Read to the end of the connection, which the server makes."""

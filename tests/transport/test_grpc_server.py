@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import ctypes
 import dataclasses
 import functools
+import gc
+import itertools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -478,6 +481,68 @@ async def test_a_client_that_calls_again_and_again_waits_for_its_turn_and_anothe
         again.cancel()
         await asyncio.wait({again})
         over.set()
+
+
+class Heap(ctypes.Structure):
+    """What `mallinfo2` tells (malloc.h of glibc)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "used", "free", "keepcost")
+    )
+
+
+def bytes_in_use() -> int:
+    gc.collect()
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Heap
+    used: int = mallinfo().used
+    return used
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="this C library does not tell what is in use")
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/{SERVICE}/{METHOD}",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "/none.Such/Method",
+    ],
+)
+async def test_calls_that_are_reset_before_their_turn_leave_no_memory_behind(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    calls = Calls()
+    monkeypatch.setattr("restpipe.transport.grpc_server.Calls", lambda: calls)
+    monkeypatch.setattr(calls, "turn", lambda client, interval: 3600.0)
+    number = 1000
+    async with (
+        asyncio.timeout(60),
+        listening(identities.server, nobody) as port,
+        raw_http2(identities.client, port) as client,
+    ):
+        client.settings({})
+        answers = asyncio.ensure_future(client.answer())
+        streams = itertools.count(1, 2)
+
+        async def open_are(number: int) -> None:
+            while calls.open.total() != number:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+
+        async def reset_many() -> int:
+            for stream in itertools.islice(streams, number):
+                client.call(stream, path)
+                await open_are(1)
+                client.reset(stream)
+                await open_are(0)
+            return bytes_in_use()
+
+        before = await reset_many()
+        assert await reset_many() - before < 20 * number
+        answers.cancel()
+        await asyncio.wait({answers})
 
 
 async def test_who_cancels_its_calls_does_not_wait_for_their_turns_for_ever() -> None:
