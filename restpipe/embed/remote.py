@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,6 +120,7 @@ class Remote:
         Raises:
             EventError: it did not succeed. The class says how, and `executed` whether its handler ran.
             OSError: a file that is the body cannot be read.
+            EOFError: it became shorter while it was sent.
 
         Cancelling cancels the handler.
         """
@@ -229,12 +231,28 @@ async def _opened(data: Any, threads: HandlerThreads, stack: contextlib.AsyncExi
     if isinstance(data, Path):
         data = stack.enter_context(await threads.run(partial(data.open, "rb", buffering=0)))
     if is_file(data):
-        length, data = _length_of(data), iter(partial(getattr(data, "read1", data.read), PIECE), b"")
+        length = _length_of(data)
+        data = _read(data, length)
     elif hasattr(data, "__aiter__"):
         data = aiter(data)
     pieces = _Pieces(pieces_of(data, threads))
     stack.push_async_callback(pieces.aclose)
     return length, pieces
+
+
+def _read(file: Any, length: int | None) -> Iterator[bytes]:
+    """Yield a file, no more of it than was told: it may grow meanwhile, as a log does.
+
+    Raises:
+        EOFError: it has become shorter: what was sent must not pass for all of it.
+    """
+    read = getattr(file, "read1", file.read)
+    left = math.inf if length is None else length
+    while left and (piece := read(int(min(PIECE, left)))):
+        left -= len(piece)
+        yield piece
+    if length is not None and left:
+        raise EOFError(f"the file has become shorter: {left} bytes are missing")
 
 
 def _length_of(file: Any) -> int | None:

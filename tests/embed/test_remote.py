@@ -130,6 +130,36 @@ async def test_a_file_is_sent_with_its_length_and_one_that_was_open_stays_so(
     assert (await node.call("put", "file", data=io.BytesIO(b"12345"))).data == 5
 
 
+class Changing(io.FileIO):
+    """A file that has another size from the first read on."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(path, "r+")
+        self._size = size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.truncate(self._size)
+        return super().read(size)
+
+
+async def test_of_a_file_that_grows_while_it_is_sent_what_was_told_is_sent(
+    node: restpipe.ClientNode, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(bytes(MIB))
+    with Changing(path, 2 * MIB) as file:
+        assert (await node.call("put", "size", data=file)).data["size"] == MIB
+
+
+async def test_a_file_that_becomes_shorter_while_it_is_sent_is_not_taken_for_whole(
+    node: restpipe.ClientNode, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(bytes(2 * MIB))
+    with Changing(path, MIB) as file, pytest.raises(EOFError, match=f"{MIB} bytes are missing"):
+        await node.call("put", "size", data=file)
+
+
 async def test_the_length_of_what_a_file_unpacks_to_is_not_taken_from_the_file(
     node: restpipe.ClientNode, tmp_path: Path
 ) -> None:
