@@ -1,7 +1,9 @@
 """The commands: `restpipe`, which is `python -m restpipe` as well, and those of RestPipe 0.2."""
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Iterator
 
 
@@ -43,11 +45,23 @@ def client_start() -> None:
 @contextlib.contextmanager
 def _ended_by_ctrl_c() -> Iterator[None]:
     """Have Ctrl-C end the process without a word while modules are imported, which takes seconds on a small machine."""
+    _open_standard_streams()
     interrupted = signal.getsignal(signal.SIGINT)
     if interrupted is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, interrupted)
+
+
+def _open_standard_streams() -> None:
+    """Let nothing be written where a standard stream was closed, nor read.
+
+    Python has None for it, and the next socket would get its number: libuv ends the process when that is closed.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            lowest = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(lowest, "r" if name == "stdin" else "w"))
 
 
 if __name__ == "__main__":

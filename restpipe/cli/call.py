@@ -128,7 +128,8 @@ def _method_and_target(words: list[str], data: str | None) -> tuple[str, str]:
     path = path.removeprefix("/")
     if not path:
         raise ConfigError("which event? Such as client/NAME/time, or server/time")
-    return methods[0] if methods else "GET" if data is None else "POST", "/" + quote(path, safe=_SAFE)
+    target = "/" + quote(path, safe=_SAFE, errors="surrogateescape")
+    return methods[0] if methods else "GET" if data is None else "POST", target
 
 
 def _header(line: str) -> tuple[str, str]:

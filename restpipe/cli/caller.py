@@ -21,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from restpipe.cli.call import Outcome
 from restpipe.cli.local import Connection, refusal
 from restpipe.config import WebBind
+from restpipe.config.values import MAX_SECONDS
 from restpipe.exceptions import ConfigError
 from restpipe.identity.wording import printable
 from restpipe.version import __version__
@@ -93,6 +94,7 @@ class _Body:
             status = os.fstat(self._fd)
             if stat.S_ISDIR(status.st_mode):
                 raise IsADirectoryError(0, "it is a directory")
+            os.read(self._fd, 0)  # which fails where standard input was closed
         except OSError as error:
             raise ConfigError(f"cannot read {name}: {error.strerror}") from None
         self.length = status.st_size if name != "-" and stat.S_ISREG(status.st_mode) else None
@@ -194,7 +196,7 @@ def perform(address: WebBind, asked: Asked, output: Path | None) -> Outcome:
             connection.connect()
         except OSError as error:
             return _tell(Outcome.NEVER_SENT, f"{refusal(address, error)}; is it running?")
-        connection.sock.settimeout(NODE_TIMEOUT if asked.timeout is None else asked.timeout + GRACE)
+        connection.sock.settimeout(NODE_TIMEOUT if asked.timeout is None else min(asked.timeout, MAX_SECONDS) + GRACE)
         upload: _Upload | None = None
         waiting = threading.Timer(LONG, sys.stderr.write, ["waiting for the answer; Ctrl-C cancels\n"])
         stack.callback(waiting.cancel)
@@ -285,7 +287,7 @@ def _write(response: http.client.HTTPResponse, begin: bytes, output: Path | None
     terminal = output is None and sys.stdout.isatty()
     if terminal and response.headers.get_content_type() == "application/json" and (response.length or LARGE) < LARGE:
         text = b"".join(_pieces(response))
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             Console().print(JSON(text.decode()), soft_wrap=True)
             return
         sys.stdout.buffer.write(text)
@@ -335,7 +337,7 @@ def _tell(outcome: Outcome, text: str) -> Outcome:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -343,6 +345,6 @@ def _is_json(text: str) -> bool:
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

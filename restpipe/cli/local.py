@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import socket
 from contextlib import closing, suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from restpipe.exceptions import ConfigError
 CONNECT_TIMEOUT = 5.0
 # Where the sockets of `restpipe install-service` are.
 SERVICES = Path("/run")
+# As the settings of a node have it.
+_TOKEN = re.compile(r"[!-~]*")
 
 
 class Connection(http.client.HTTPConnection):
@@ -43,7 +46,7 @@ def node_at(url: str) -> tuple[WebBind, str]:
     """Return where the node listens that --node names, and its token.
 
     Raises:
-        ConfigError: that is no URL of a node.
+        ConfigError: that is no URL of a node, or the token is none.
     """
     try:
         bind = parse_web_bind(url.removeprefix("http://").rstrip("/"))
@@ -51,7 +54,10 @@ def node_at(url: str) -> tuple[WebBind, str]:
         bind = None
     if bind is None:
         raise ConfigError(f"--node {url!r} should be http://HOST:PORT or unix:/PATH")
-    return _reachable(bind, "--node"), os.environ.get("RP_WEB_TOKEN", "").strip()
+    token = os.environ.get("RP_WEB_TOKEN", "").strip()
+    if _TOKEN.fullmatch(token) is None:
+        raise ConfigError("RP_WEB_TOKEN: should consist of printable ASCII characters without blanks")
+    return _reachable(bind, "--node"), token
 
 
 def node_of(settings: NodeSettings) -> tuple[WebBind, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from restpipe.cli import local
 from restpipe.config import NodeSettings, TcpBind, UnixBind, load_client_settings, load_server_settings
+from restpipe.exceptions import ConfigError
 
 
 @pytest.fixture
@@ -64,3 +65,10 @@ def test_who_may_not_ask_is_told_who_may() -> None:
         "no node answers at unix:/run/restpipe-client/web.sock: Permission denied: "
         "ask as root, or as one of the socket's group"
     )
+
+
+@pytest.mark.parametrize("token", ["a\nb", "süß", "a b"])
+def test_a_token_that_no_header_can_carry_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("RP_WEB_TOKEN", token)
+    with pytest.raises(ConfigError, match="RP_WEB_TOKEN: should consist of"):
+        local.node_at("http://127.0.0.1:8080")

@@ -170,6 +170,8 @@ def test_headers_are_sent_and_a_wrong_one_is_refused_here(terminal: Terminal) ->
         (["server/digest", "-d", "@missing"], 2, "cannot read missing: No such file"),
         (["server/data", "-o", "no/such/place"], 2, "cannot write no/such/place"),
         (["server/data", "--node", "ftp://x"], 2, "should be http://HOST:PORT or unix:/PATH"),
+        (["server", "raw//\udcff"], 5, "400 Malformed request: '%FF' is not percent-encoded UTF-8"),
+        (["server/data", "--timeout", "inf"], 5, "400 Malformed request: X-Event-Timeout: "),
     ],
 )  # fmt: skip
 def test_a_failure_is_one_line_and_an_exit_code_that_says_which(
@@ -179,6 +181,11 @@ def test_a_failure_is_one_line_and_an_exit_code_that_says_which(
     assert (ended, output) == (code, b"")
     assert line in errors
     assert errors.count("\n") == 1
+
+
+def test_what_is_nested_beyond_measure_is_sent_and_any_timeout_is_asked_for(terminal: Terminal) -> None:
+    told = json.loads(terminal.call("server", "digest", "-d", "[" * 100_000, "--timeout", "1e300")[1])
+    assert (told["type"], told["size"]) == ("text/plain; charset=utf-8", 100_000)
 
 
 def test_what_the_handler_answers_is_written_whatever_it_is(terminal: Terminal) -> None:
