@@ -95,7 +95,9 @@ class _Argument:
         schema: dict[str, Any] = {"type": "string"} if self.adapter is None else self.adapter.json_schema()
         if self.default not in (None, inspect.Parameter.empty):
             with contextlib.suppress(PydanticSerializationError, ValueError):
-                schema["default"] = to_jsonable_python(self.default)
+                default = to_jsonable_python(self.default)
+                json.dumps(default, allow_nan=False)  # raises where there is no JSON for it, as for infinity
+                schema["default"] = default
         return Argument(
             name=self.name,
             schema=json.dumps(schema),

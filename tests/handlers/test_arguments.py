@@ -5,6 +5,7 @@ import datetime
 import enum
 import functools
 import json
+import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -440,6 +441,16 @@ def test_a_body_may_be_left_out_where_the_method_takes_none_too() -> None:
 
 
 # The manifest
+
+
+@pytest.mark.parametrize("default", [math.inf, math.nan, [math.inf]])
+def test_a_default_that_json_does_not_know_is_left_out_of_the_description(default: Any) -> None:
+    def get_x(self: object, ctx: object, post_data: object, a: float | list[float] = default) -> None:
+        raise NotImplementedError
+
+    (described,) = of(get_x).described
+    assert not described.required
+    assert "default" not in json.loads(described.schema)
 
 
 def test_arguments_are_described_for_the_peer() -> None:
