@@ -24,12 +24,17 @@ class Validators:
     """What tells two states of a file apart.
 
     Attributes:
-        etag: strong, with its quotes.
+        etag: with its quotes; weak where it begins with W/, as a handler's own may.
         modified: in seconds since 1970; None where it cannot be told.
     """
 
     etag: str
     modified: int | None
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether the same ETag means the same bytes."""
+        return not self.etag.startswith("W/")
 
     @property
     def headers(self) -> dict[str, str]:
@@ -125,13 +130,15 @@ def parse_date(text: str) -> int | None:
 
 
 def _matches(listed: str, current: Validators | None, *, strong: bool) -> bool:
-    """Whether the file is there and has one of the ETags (RFC 9110 section 8.8.3.2); its own is strong."""
+    """Whether the file is there and has one of the ETags (RFC 9110 section 8.8.3.2)."""
     if current is None:
         return False
     if listed.strip() == "*":
         return True
     tags = _ONE_TAG.findall(listed) if _TAGS.fullmatch(listed) else []
-    return current.etag in (tags if strong else [tag.removeprefix("W/") for tag in tags])
+    if strong:
+        return current.is_strong and current.etag in tags
+    return current.etag.removeprefix("W/") in [tag.removeprefix("W/") for tag in tags]
 
 
 def _is_after(modified: int | None, date: str | None) -> bool | None:
@@ -145,5 +152,5 @@ def _is_unchanged(condition: str | None, current: Validators) -> bool:
     if condition is None:
         return True
     if condition.startswith(('"', "W/")):
-        return condition == current.etag
+        return current.is_strong and condition == current.etag
     return current.modified is not None and parse_date(condition) == current.modified

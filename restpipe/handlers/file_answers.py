@@ -14,7 +14,7 @@ from typing import Any
 
 from restpipe.handlers import payload
 from restpipe.handlers.base import Reply
-from restpipe.handlers.conditional import failed_precondition, requested_range, validators_of
+from restpipe.handlers.conditional import failed_precondition, parse_date, requested_range, validators_of
 from restpipe.handlers.problems import file_refused
 
 # Bytes that are read at a time: a step in a thread costs as much as the reading of some 50 KiB.
@@ -110,6 +110,8 @@ class FileAnswer(Iterator[bytes]):
         current = validators_of(status, time.time())
         if "etag" in given:
             current = replace(current, etag=given["etag"])
+        if "last-modified" in given:
+            current = replace(current, modified=parse_date(given["last-modified"]))
         told = {"accept-ranges": "bytes"} | current.headers | given
         self.reply = replace(reply, headers=told)
         failed = failed_precondition(self._verb, self._headers, current)

@@ -232,6 +232,30 @@ async def test_a_file_that_is_not_the_one_asked_for_is_refused(path: Path, verb:
     assert bool(answer.body) == (verb == "get")
 
 
+async def test_a_weak_etag_of_a_reply_spares_the_whole_file_and_picks_no_part_of_it(path: Path) -> None:
+    def reply() -> Reply:
+        return Reply(path, headers={"ETag": 'W/"v1"'})
+
+    for same in ('W/"v1"', '"v1"'):
+        assert (await answer_of(reply, if_none_match=same)).status == 304
+        assert (await answer_of(reply, range="bytes=0-1", if_range=same)).status == 200
+        assert (await answer_of(reply, if_match=same)).status == 412
+
+
+async def test_the_date_of_a_reply_is_the_one_compared(path: Path) -> None:
+    told, later = "Sat, 01 Jan 2000 00:00:00 GMT", "Sat, 01 Jan 2000 00:00:01 GMT"  # the file is of 1994
+
+    def reply() -> Reply:
+        return Reply(path, headers={"Last-Modified": told})
+
+    before = "Fri, 31 Dec 1999 23:59:59 GMT"
+    assert (await answer_of(reply, if_modified_since=before)).status == 200
+    assert (await answer_of(reply, if_unmodified_since=before)).status == 412
+    assert (await answer_of(reply, if_modified_since=told)).status == 304
+    assert (await answer_of(reply, if_unmodified_since=later)).status == 200
+    assert (await answer_of(reply, range="bytes=0-1", if_range=told)).status == 206
+
+
 async def test_the_headers_of_a_reply_stand_and_its_etag_is_the_one_compared(path: Path) -> None:
     def reply() -> Reply:
         return Reply(path, headers={"ETag": '"mine"', "Cache-Control": "no-cache"})
