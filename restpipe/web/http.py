@@ -302,7 +302,8 @@ class HttpProtocol(HttpToolsProtocol):
             parsed = httptools.parse_url(url)
             raw_path, query = parsed.path, parsed.query or b""
             if parsed.host:
-                self._name_host(parsed.host if parsed.port is None else b"%b:%d" % (parsed.host, parsed.port))
+                host = b"[%b]" % parsed.host if b":" in parsed.host else parsed.host
+                self._name_host(host if parsed.port is None else b"%b:%d" % (host, parsed.port))
         path = raw_path.decode("ascii")
         self.scope = {
             "type": "http",

@@ -99,6 +99,23 @@ async def test_a_port_that_is_taken_is_a_clear_error() -> None:
             await WebServer(hello, bind, socket_mode=0o660, grace=1).start()
 
 
+@pytest.mark.parametrize("host", [b"[::1]:8080", b"[::1]", b"localhost:8080", b"127.0.0.1"])
+async def test_the_host_of_a_target_in_absolute_form_is_the_one_that_it_names(leak_free: None, host: bytes) -> None:
+    async def tell_host(scope: Scope, receive: Receive, send: Send) -> None:
+        told = [value for name, value in scope["headers"] if name == b"host"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b", ".join(told)})
+
+    server = WebServer(tell_host, ANYWHERE, socket_mode=0, grace=1)
+    await server.start()
+    try:
+        request = b"GET http://%b/x HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n" % host
+        _, body = await raw(server, request)
+    finally:
+        await server.stop()
+    assert body == b"%x\r\n%b\r\n0\r\n\r\n" % (len(host), host)
+
+
 async def test_a_host_that_is_not_this_machines_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1:0 for HTTP: Cannot assign"):
         await WebServer(hello, TcpBind("192.0.2.1", 0), socket_mode=0o660, grace=1).start()
