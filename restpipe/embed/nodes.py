@@ -19,7 +19,9 @@ from restpipe.nodes.client import ClientNode as RunningClient
 from restpipe.nodes.exchanges import PipeTo
 from restpipe.nodes.server import ServerNode as RunningServer
 from restpipe.web.app import make_app
+from restpipe.web.server import WebServer
 from restpipe.web.serving import stop_serving, web_server_of
+from restpipe_pb.v1.pipe_pb2 import Goaway
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)
 Running = TypeVar("Running", RunningServer, RunningClient)
@@ -88,7 +90,7 @@ class _Embedded(ABC, Generic[Settings, Running]):
             self._node = node = self._make()
             stack.callback(self._forget)
             web = web_server_of(node)
-            stack.push_async_callback(stop_serving, node, web, self.settings.drain_timeout_s)
+            stack.push_async_callback(_stop, node, web, self.settings.drain_timeout_s)
             if web is not None:
                 await web.start()
             await node.start()
@@ -96,7 +98,10 @@ class _Embedded(ABC, Generic[Settings, Running]):
             self._closing = stack.pop_all()
 
     async def stop(self) -> None:
-        """Let what is in flight finish for at most `RP_DRAIN_TIMEOUT_S`, and end all pipes: leaving `async with`."""
+        """Let what is in flight finish for at most `RP_DRAIN_TIMEOUT_S`, and end all pipes: leaving `async with`.
+
+        Cancelling ends what is in flight at once; the node stops nevertheless.
+        """
         closing, self._closing = self._closing, contextlib.AsyncExitStack()
         await closing.aclose()
 
@@ -251,6 +256,18 @@ class ClientNode(_Embedded[ClientSettings, RunningClient]):
             RuntimeError: it is not running.
         """
         return self._running().fault is None
+
+
+async def _stop(node: RunningServer | RunningClient, web: WebServer | None, grace: float) -> None:
+    """Stop a node and its web server. To be cancelled takes away the grace: half a stop would leave the pipes alive."""
+    stopping = asyncio.ensure_future(stop_serving(node, web, grace))
+    try:
+        await asyncio.shield(stopping)
+    except asyncio.CancelledError:
+        for pipe in node.pipes:
+            pipe.close(Goaway.SHUTDOWN, "the node is shutting down")
+        await asyncio.wait({stopping})
+        raise
 
 
 __all__ = ["ClientNode", "Remote", "Result", "ServerNode", "Stream"]

@@ -69,6 +69,30 @@ async def test_a_node_may_run_again_and_not_twice_at_once(identity_files: Path) 
             _ = node.port
 
 
+@pytest.mark.parametrize("turns", [1, 20])
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_a_stop_that_is_cancelled_ends_what_is_in_flight_and_leaves_nothing_behind(
+    identity_files: Path, side: str, turns: int
+) -> None:
+    serves = Serves()
+    nodes = joined(identity_files, server=serves, drain_timeout_s=PATIENCE)
+    async with asyncio.timeout(PATIENCE), nodes as (server, client):
+        call = asyncio.create_task(client.call("get", "forever", timeout=3600.0))
+        await serves.arrived.wait()
+        node = server if side == "server" else client
+        stop = asyncio.create_task(node.stop())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        stop.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stop
+        await serves.cancelled.wait()
+        if side == "server":
+            await client.stop()
+        with pytest.raises(restpipe.EventError):
+            await call
+
+
 async def test_a_node_belongs_to_the_event_loop_that_it_was_started_in(identity_files: Path) -> None:
     async with server_node(identity_files) as node:
 
