@@ -93,6 +93,8 @@ class Watched:
                 connection.request("GET", f"/status?{urlencode(query)}", headers=headers)
                 response = connection.getresponse()
                 body = response.read(MAX_ANSWER)
+                if response.length and len(body) < MAX_ANSWER:
+                    raise http.client.IncompleteRead(body, response.length)
             except (OSError, http.client.HTTPException) as error:
                 raise NoStatusError(
                     Outcome.BROKEN, f"{shown(self.address)} did not answer: {error or type(error).__name__}"
