@@ -180,15 +180,16 @@ class Authority:
         pem = certificates_pem([certificate])
         _make_directory(self.directory / ISSUED_DIRECTORY)
         record = self.directory / ISSUED_DIRECTORY / f"{certificate.serial_number:x}.crt.pem"
-        write_files(
-            [
-                NewFile(record, pem, CERTIFICATE_MODE),  # the first: no certificate is given out and not remembered
-                NewFile(issued.key_path, key_pem(key), KEY_MODE),
-                NewFile(issued.certificate_path, pem, CERTIFICATE_MODE),
-            ],
-            replace=replace,
-            occupied="--force replaces the identity",
-        )
+        with self._alone():
+            write_files(
+                [
+                    NewFile(record, pem, CERTIFICATE_MODE),  # the first: no certificate is given out and not remembered
+                    NewFile(issued.key_path, key_pem(key), KEY_MODE),
+                    NewFile(issued.certificate_path, pem, CERTIFICATE_MODE),
+                ],
+                replace=replace,
+                occupied="--force replaces the identity",
+            )
         return issued
 
     def renew(self, name: str, *, days: int = IDENTITY_DAYS) -> IssuedIdentity:
@@ -249,7 +250,7 @@ class Authority:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other processes from writing the CRL meanwhile: what the first of two revoked would be lost."""
+        """Keep other processes from writing meanwhile: the revocations of one would be lost, two pairs be mixed."""
         with self.key_path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

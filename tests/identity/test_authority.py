@@ -330,6 +330,16 @@ def test_two_that_revoke_at_once_both_have_their_way(tmp_path: Path) -> None:
     assert (crl_number(crl), sorted(entry.serial_number for entry in crl)) == (32, list(range(1, 33)))
 
 
+def test_two_that_renew_an_identity_at_once_leave_a_key_and_its_own_certificate(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    authority.issue("alpha", "client")
+    for _ in range(25):
+        with ThreadPoolExecutor(4) as threads:
+            (issued, *_) = threads.map(lambda _: authority.renew("alpha"), range(4))
+        files = (issued.key_path, issued.certificate_path, authority.certificate_path)
+        assert check_identity(*files, "client") == []
+
+
 def test_a_list_that_is_not_the_ca_s_own_is_never_built_upon(tmp_path: Path) -> None:
     other = Authority.create(tmp_path / "other")
     other.revoke([1])
