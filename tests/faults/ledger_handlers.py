@@ -112,7 +112,7 @@ class Handler(ServerEventHandler):
 
     async def get_held(self, ctx: EventContext, post_data: PostData, nonce: str, gate: str) -> Any:
         noted = self._note(nonce, post_data)
-        print(f"held {nonce}", flush=True)
+        print(f"held {nonce}\n", end="", flush=True)
         await self._gate(gate).wait()
         return noted
 
@@ -126,7 +126,7 @@ class Handler(ServerEventHandler):
 
     def get_blocked(self, ctx: EventContext, post_data: PostData) -> None:
         """Never return, in a thread, where no cancellation reaches it."""
-        print("blocked", flush=True)
+        print("blocked\n", end="", flush=True)
         threading.Event().wait()
 
     async def get_raise(self, ctx: EventContext, post_data: PostData, name: str) -> Any:
