@@ -231,7 +231,6 @@ class ClientNode(Node):
     async def _connect(self) -> Pipe:
         """Dial until there is a pipe; return it once the server's Hello is here."""
         self._failed_attempts = 0
-        self._outdated.clear()
         pipe = await self._dial_until_connected(self._note_failure)
         log.info("connected to the server at %s", self.settings.target_address)
         self._use(pipe)
@@ -252,7 +251,6 @@ class ClientNode(Node):
                     return None
                 if not outdated.done() and await self._server_shows_another_certificate(pipe):
                     break
-            self._outdated.clear()
             dialling = self._loop.create_task(self._dial_until_connected(self._note_no_successor, succeeds=True))
             tasks.append(dialling)
             await asyncio.wait({departing, dialling}, return_when=asyncio.FIRST_COMPLETED)
@@ -323,6 +321,7 @@ class ClientNode(Node):
     async def _attempt(self, succeeds: bool) -> Pipe:
         settings = self.settings
         self.stats.count(Count.CONNECT_NEW)
+        self._outdated.clear()
         started = self._loop.time()
         try:
             carrier = await self._dial()

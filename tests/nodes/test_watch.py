@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from live_handlers import Told
 from live_nodes import PATIENCE, connected, running_client, running_server
 
-from restpipe.exceptions import EventError, IdentityError
+from restpipe.exceptions import ConnectError, EventError, IdentityError
 from restpipe.identity import Authority
 from restpipe.identity.authority import CA_KEY_FILENAME
 from restpipe.nodes import client as client_node
@@ -373,6 +373,32 @@ async def test_a_new_identity_that_the_server_refuses_leaves_the_old_pipe(
         assert "trusts another CA" in caplog.text
         assert pipe.available
         assert await ask(client.pipe_to_server) == b'{"value": 1}'
+
+
+async def test_a_client_that_took_its_new_certificate_before_it_got_through_needs_no_second_pipe(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, leak_free: None
+) -> None:
+    dial, through = grpc_client.dial, asyncio.Event()
+    got_through: list[bytes] = []
+
+    async def dial_once_it_is_time(*arguments: Any, **options: Any) -> Any:
+        if not through.is_set():
+            raise ConnectError("no way through")
+        got_through.append(arguments[2].certificate_pem)
+        return await dial(*arguments, **options)
+
+    monkeypatch.setattr(client_node, "dial", dial_once_it_is_time)
+    async with (
+        running_server(authority.directory) as server,
+        running_client(authority.directory, server.port, **SOON, reconnect_max_s=0.05) as client,
+    ):
+        await until(lambda: "no way through" in caplog.text)
+        renewed = authority.renew("alpha")
+        await until(lambda: "took a new identity" in caplog.text)
+        through.set()
+        await connected(server, client)
+        assert await ask(client.pipe_to_server) == b'{"value": 1}'
+        assert got_through == [renewed.certificate_path.read_bytes()]
 
 
 async def test_a_pipe_that_is_lost_while_its_successor_is_dialled_is_made_anew(
