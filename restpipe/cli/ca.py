@@ -124,16 +124,17 @@ def renew(
     """
     with _errors_in_a_line():
         authority = Authority.load(directory)
-        before = authority.issued(name)
+        before, revoked = authority.issued(name), {entry.serial_number for entry in authority.crl() or ()}
         issued = authority.renew(name, days=days)
         (role,) = certificate_roles(issued.certificate)
     old = before[-1]
     end = moment(issued.certificate.not_valid_after_utc)
     typer.echo(f'Renewed "{name}", the identity of a {role}, valid until {end}.')
-    typer.echo(
-        f"The certificate of before is valid until {moment(old.not_valid_after_utc)}. To end it once no node uses it:"
-    )
-    typer.echo(f"  restpipe ca revoke --serial {old.serial_number:x}{_dir_option(directory)}\n")
+    if old.serial_number not in revoked:
+        valid = f"valid until {moment(old.not_valid_after_utc)}"
+        typer.echo(f"The certificate of before is {valid}. To end it once no node uses it:")
+        typer.echo(f"  restpipe ca revoke --serial {old.serial_number:x}{_dir_option(directory)}")
+    typer.echo()
     _tell_next(issued, authority, role)
 
 

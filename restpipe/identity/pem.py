@@ -323,6 +323,9 @@ def _not_pem(path: Path, data: bytes) -> str:
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):
         serialization.load_der_private_key(data, password=None)
         return f"is a private key in DER, not in PEM; convert it with `openssl pkey -inform der -in {path} -out NEW`"
+    with suppress(ValueError):
+        x509.load_der_x509_crl(data)
+        return f"is a CRL in DER, not in PEM; convert it with `openssl crl -inform der -in {path} -out NEW`"
     return "is not a PEM file (it has no line `-----BEGIN ...-----`)"
 
 

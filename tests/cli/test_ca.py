@@ -255,6 +255,8 @@ def test_renewing_says_how_the_old_certificate_is_ended(tmp_path: Path) -> None:
     assert "Hosts        rp.example.com\n" in _run("show", tmp_path / "server.crt.pem")
     assert re.search(rf"{old} +revoked on", _run("show", "--dir", tmp_path))
     assert _error("renew", "alpha", "--dir", tmp_path).startswith(f"{tmp_path}: issued nothing to 'alpha'; ")
+    _run("revoke", "server", "--dir", tmp_path)
+    assert "revoke" not in _run("renew", "server", "--dir", tmp_path)
 
 
 @pytest.mark.parametrize(("days", "state"), [(10, "expires in 9 days"), (20, "")])

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from restpipe.exceptions import IdentityError
+from restpipe.identity import Authority
 from restpipe.identity.pem import NewFile, PemFile, write_files
 
 
@@ -97,6 +98,9 @@ def test_der_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> Non
         _read(tmp_path / "a", key)
     with pytest.raises(IdentityError, match=r"a certificate in DER.*openssl x509 -inform der"):
         _read(tmp_path / "a", pair.certificate.public_bytes(serialization.Encoding.DER))
+    crl = Authority.create(tmp_path).revoke([1])
+    with pytest.raises(IdentityError, match=r"a CRL in DER.*openssl crl -inform der"):
+        _read(tmp_path / "a", crl.public_bytes(serialization.Encoding.DER))
 
 
 def test_a_file_that_is_missing_is_named_with_the_way_out(tmp_path: Path) -> None:
