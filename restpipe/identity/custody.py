@@ -4,8 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+
 from restpipe.exceptions import IdentityError
-from restpipe.identity.certificates import Role
+from restpipe.identity.certificates import Role, trust_path
 from restpipe.identity.files import Fault, Identity, error_lines, examine
 from restpipe.identity.install import IdentityPaths
 from restpipe.identity.pem import is_missing, read_regular
@@ -63,6 +65,22 @@ class Custody:
         self.identity = identity
         self.revocations = revocations or NOTHING_REVOKED
         self.faults = tuple(faults)
+        # Whether a CA was taken out of the file since: until then TLS has said of each peer what there is to say.
+        self._withdrawn = False
+
+    def trusts(self, certificate: bytes, intermediates: bytes) -> bool:
+        """Say whether the certificate of a peer, which was good when it connected, leads to a trusted CA still.
+
+        Args:
+            certificate: PEM, of the peer alone.
+            intermediates: PEM, of the CAs that the peer brought along.
+        """
+        if self._withdrawn:
+            try:
+                trust_path(x509.load_pem_x509_certificates(certificate + intermediates), self.identity.anchors)
+            except IdentityError:
+                return False
+        return True
 
     def look(self) -> News | None:
         """Take what is new in the files; return None where none of them changed since the last look.
@@ -86,6 +104,7 @@ class Custody:
                 gone = f"{self._crl_path}: is gone; what it revoked {STAYS}"
                 faults.append(Fault("warning", gone))
         identity = identity or self.identity
+        self._withdrawn |= not set(self.identity.anchors) <= set(identity.anchors)
         news = News(identity != self.identity, revocations != self.revocations, tuple(faults))
         self.identity, self.revocations, self.faults = identity, revocations, news.faults
         return news

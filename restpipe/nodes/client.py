@@ -17,6 +17,7 @@ from restpipe.handlers.connection_events import ClientConnectionStateEvents
 from restpipe.identity import News
 from restpipe.nodes.node import RETIREMENT, Node
 from restpipe.nodes.relay import take_caller
+from restpipe.nodes.watch import UNTRUSTED
 from restpipe.pipe import Incoming, Pipe, PipeEnd, Serve
 from restpipe.stats import Count, Timing
 from restpipe.transport.carrier import Carrier
@@ -84,8 +85,8 @@ class ClientNode(Node):
         # The next pipe; None once there will be none.
         self._connected: asyncio.Future[Pipe | None] = self._loop.create_future()
         self._runs: dict[asyncio.Task[PipeEnd], Pipe] = {}
-        # The server's certificate, as it was shown last.
-        self._shown = b""
+        # The server's certificate, as it was shown last, and the CAs by which that was verified.
+        self._shown = (b"", b"")
         self._outdated = asyncio.Event()
         # Seconds before the end of the server's certificate. Each client has its own: they would all come at once.
         self._look_from = random.uniform(LOOK_INTERVAL / 10, LOOK_INTERVAL)  # noqa: S311
@@ -251,7 +252,8 @@ class ClientNode(Node):
                     return None
                 if not outdated.done() and await self._server_shows_another_certificate(pipe):
                     break
-            dialling = self._loop.create_task(self._dial_until_connected(self._note_no_successor, succeeds=True))
+            note = partial(self._note_no_successor, pipe)
+            dialling = self._loop.create_task(self._dial_until_connected(note, succeeds=True))
             tasks.append(dialling)
             await asyncio.wait({departing, dialling}, return_when=asyncio.FIRST_COMPLETED)
             if not dialling.done():
@@ -325,7 +327,6 @@ class ClientNode(Node):
         started = self._loop.time()
         try:
             carrier = await self._dial()
-            self._shown = carrier.peer.certificate
             pipe = self.make_pipe(carrier, dials=True, succeeds=succeeds)
             run = self._loop.create_task(pipe.run(), name="pipe to the server")
             self._runs[run] = pipe
@@ -351,11 +352,14 @@ class ClientNode(Node):
         Raises:
             ConnectError: it could not be made.
         """
-        settings = self.settings
-        return await dial(
-            settings.target_hostname, settings.target_port, self.identity, self.limits, settings.connect_timeout_s,
-            revocations=self.custody.revocations, expected=self._shown,
+        settings, identity = self.settings, self.identity
+        shown, verified_by = self._shown
+        carrier = await dial(
+            settings.target_hostname, settings.target_port, identity, self.limits, settings.connect_timeout_s,
+            revocations=self.custody.revocations, expected=shown if verified_by == identity.ca_pem else b"",
         )  # fmt: skip
+        self._shown = (carrier.peer.certificate, identity.ca_pem)
+        return carrier
 
     def _note_failure(self, state: RetryCallState) -> None:
         """Tell of a failed attempt."""
@@ -363,8 +367,13 @@ class ClientNode(Node):
         self._tell("connect_fail")
         self._failed_attempts = state.attempt_number
 
-    def _note_no_successor(self, state: RetryCallState) -> None:
+    def _note_no_successor(self, pipe: Pipe, state: RetryCallState) -> None:
         self._log_failure(state, "cannot connect to the server anew, and stay with the pipe of before")
+        # A server that has a new certificate, too, has shown it by now. Which intermediates the old one brought is not
+        # known: as a rule they are this node's own.
+        peer = pipe.peer
+        if peer.certificate and not self.custody.trusts(peer.certificate, self.identity.certificate_pem):
+            pipe.close(Goaway.CERTIFICATE, UNTRUSTED.format(peer.name))
 
     def _log_failure(self, state: RetryCallState, what: str) -> None:
         """Count and log a failed attempt, loudly where the cause is news."""

@@ -74,7 +74,7 @@ class ServerNode(Node):
             self._make("connection_events") if settings.connection_events else ServerConnectionStateEvents()
         )
         self._listener = self._make_listener()
-        self._listener.revocations = self.custody.revocations
+        self._listener.fault_of = self._watch.fault_of
         self._name_clients()
         # Pipes that were succeeded by others, and finish what they have in flight.
         self._retired: set[Pipe] = set()
@@ -202,7 +202,6 @@ class ServerNode(Node):
 
     def _identity_changed(self, _news: News) -> None:
         self._listener.replace(self.identity)
-        self._listener.revocations = self.custody.revocations
 
     def _settings_changed(self) -> None:
         super()._settings_changed()

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 # Seconds between two warnings of the same.
 WARNING_INTERVAL = 86400.0
+UNTRUSTED = "the certificate of {} is from no CA that is trusted any more"
 
 
 class Watch:
@@ -71,13 +72,15 @@ class Watch:
         self._asked.set()
 
     def fault_of(self, peer: Peer) -> str | None:
-        """Return what keeps a node from having a pipe: an expired or revoked certificate. None where nothing does."""
+        """Return what keeps a node from having a pipe: a certificate that is not good any more. None where it is."""
         if peer.not_after is not None and peer.not_after <= datetime.now(UTC):
             return f"the certificate of {peer.name} expired on {moment(peer.not_after)}"
         if peer.certificate and self._custody.revocations:
             date = self._custody.revocations.date(parse_certificate(peer.certificate))
             if date is not None:
                 return f"the certificate of {peer.name} was revoked on {moment(date)}"
+        if peer.intermediates is not None and not self._custody.trusts(peer.certificate, peer.intermediates):
+            return UNTRUSTED.format(peer.name)
         return None
 
     async def _run(self) -> None:
@@ -101,11 +104,11 @@ class Watch:
             if news.identity or news.revocations:
                 self._taken(news)
         for pipe in self._pipes():
-            self._look_at_peer(pipe, whole=news is not None and news.revocations)
+            self._look_at_peer(pipe, whole=news is not None and (news.identity or news.revocations))
         self._gauge()
 
     def _look_at_peer(self, pipe: Pipe, *, whole: bool) -> None:
-        """End a pipe whose certificate is not good any more; `whole`: revocations have changed, and are to be asked."""
+        """End a pipe whose certificate is not good any more; `whole`: not its end alone is to be looked at."""
         peer = pipe.peer
         if peer.not_after is None or pipe.ended.done():
             return

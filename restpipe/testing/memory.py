@@ -1,6 +1,7 @@
 """Nodes that are joined in memory: all of them, but for the network and the certificates."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -78,7 +79,7 @@ class _Listener:
     """Accepts the connections of links."""
 
     def __init__(self, accept: Accept) -> None:
-        self.revocations = NOTHING_REVOKED
+        self.fault_of: Callable[[Peer], str | None] = lambda _: None
         self.allowed = EVERYONE
         self._accept = accept
         self._listens = False

@@ -1,12 +1,12 @@
 """The seam between the pipe and what carries its frames."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from restpipe.identity.files import Identity
 from restpipe.identity.names import NamePatterns
-from restpipe.identity.revocation import Revocations
 
 
 class CarrierLostError(Exception):
@@ -22,12 +22,14 @@ class Peer:
         address: its IP address, as this node sees it.
         certificate: PEM, that of the node alone; empty where the carrier has none.
         not_after: end of the certificate's validity.
+        intermediates: PEM, those of the CAs that it brought along; None where nobody can tell.
     """
 
     name: str
     address: str
     certificate: bytes = b""
     not_after: datetime | None = None
+    intermediates: bytes | None = None
 
 
 class Carrier(Protocol):
@@ -61,11 +63,11 @@ class Listener(Protocol):
     """Accepts connections, and makes carriers of them.
 
     Attributes:
-        revocations: clients whose certificates are revoked are refused.
+        fault_of: returns what a client is refused for; None where nothing is wrong with it.
         allowed: clients of other names are refused.
     """
 
-    revocations: Revocations
+    fault_of: Callable[[Peer], str | None]
     allowed: NamePatterns
 
     async def start(self, host: str, port: int) -> int:

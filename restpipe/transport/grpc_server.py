@@ -18,8 +18,6 @@ from restpipe.exceptions import ConfigError, IdentityError
 from restpipe.identity.certificates import certificate_name, parse_certificate
 from restpipe.identity.files import Identity
 from restpipe.identity.names import EVERYONE
-from restpipe.identity.revocation import NOTHING_REVOKED
-from restpipe.identity.wording import moment
 from restpipe.protocol.limits import Limits
 from restpipe.transport.calls import PIPE_INTERVAL, Call, Calls, Reflection, Unknown
 from restpipe.transport.carrier import CarrierLostError, Peer
@@ -74,7 +72,7 @@ class PipeListener:
         accept: runs the pipe over a new carrier; when it returns, the call ends.
 
     Attributes:
-        revocations: clients whose certificates are revoked are refused.
+        fault_of: returns what a client is refused for; None where nothing is wrong with it.
         allowed: clients of other names are refused.
     """
 
@@ -82,7 +80,7 @@ class PipeListener:
         self._configuration = _configuration(identity)
         self._shown = self._configuration
         self._accept = accept
-        self.revocations = NOTHING_REVOKED
+        self.fault_of: Callable[[Peer], str | None] = lambda _: None
         self.allowed = EVERYONE
         self._calls = Calls()
         self._health = Health(("", SERVICE), self._calls)
@@ -157,13 +155,10 @@ class PipeListener:
                 "refused a client at %s: its certificate names no node: %s", peer_address(context.peer()), error
             )
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the client's certificate names no node: {error}")
-        revoked = self.revocations.date(parse_certificate(peer.certificate))
-        if revoked is not None:
-            log.warning("refused %s at %s: its certificate was revoked on %s", peer.name, peer.address, moment(revoked))
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED,
-                f"this node's certificate was revoked on {moment(revoked)}; get a new one",
-            )
+        fault = self.fault_of(peer)
+        if fault is not None:
+            log.warning("refused %s at %s: %s", peer.name, peer.address, fault)
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{fault}; get a new one")
         if not self.allowed.include(peer.name):
             log.warning("refused %s at %s: it is none of the allowed clients", peer.name, peer.address)
             await context.abort(
@@ -179,12 +174,14 @@ def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
 
 def _peer(context: Context) -> Peer:
     """Copy who called; asking the context once the call is over crashes the process."""
-    pem: bytes = context.auth_context()["x509_pem_cert"][0]
+    shown = context.auth_context()
+    pem: bytes = shown["x509_pem_cert"][0]
     certificate = parse_certificate(pem)
     return Peer(
         name=certificate_name(certificate),
         address=peer_address(context.peer()),
         certificate=pem,
+        intermediates=b"".join(shown.get("x509_pem_cert_chain", ())),
         not_after=certificate.not_valid_after_utc,
     )
 

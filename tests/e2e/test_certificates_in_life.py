@@ -110,6 +110,35 @@ def test_both_nodes_are_renewed_three_times_under_load_and_no_request_fails(site
     assert "took over" not in server.output
 
 
+def test_the_ca_is_replaced_under_load_and_no_request_fails(site: Site) -> None:
+    server, client = site.pair(RP_IDENTITY_INTERVAL_S="0.2")
+    others = site.directory / "other"
+    for command in (("init",), ("issue", "server", "--server"), ("issue", "client")):
+        site.run("restpipe", "ca", *command, "--dir", "other").wait()
+    ca = site.directory / "ca.crt.pem"
+    old, new = ca.read_bytes(), (others / "ca.crt.pem").read_bytes()
+
+    def both_take(taken: int) -> None:
+        for name, node in (("server", server), ("client", client)):
+            node.wait_for(f"took a new identity: {name}", times=taken)
+
+    with load(f"{client.web}/server/echo", f"{server.web}/client/client/echo") as loads:
+        ca.write_bytes(old + new)
+        both_take(1)
+        for name in ("server", "client"):
+            for kind in ("key", "crt"):
+                shutil.copy(others / f"{name}.{kind}.pem", site.directory)
+        both_take(2)
+        server.wait_for("client client disconnected: another pipe, with newer certificates", times=2)
+        ca.write_bytes(new)
+        both_take(3)
+        server.wait_for("client client disconnected: another pipe, with newer certificates", times=3)
+        outcomes = [one.end() for one in loads]
+    for outcome in outcomes:
+        assert outcome.keys() == {"done"}, outcome
+    assert "is from no CA that is trusted" not in server.output + client.output
+
+
 def test_a_key_without_its_certificate_breaks_nothing(site: Site) -> None:
     server, client = site.pair(RP_IDENTITY_INTERVAL_S="0.2")
     old = (site.directory / "client.crt.pem").read_bytes()
@@ -135,8 +164,8 @@ def test_a_revoked_client_is_cut_within_the_bound_and_stays_out_until_it_has_a_n
     assert time.monotonic() - revoked < BOUND
     assert curl(f"{server.web}/client/client/data", "-H", "Prefer: wait=0").outcome == (503, 245, "no")
     assert curl(f"{server.web}/client/other/data").status == 200
-    client.wait_for("cannot connect to the server: .*this node's certificate was revoked on ")
-    server.wait_for(r"refused client at 127\.0\.0\.1: its certificate was revoked on ")
+    client.wait_for("cannot connect to the server: .*the certificate of client was revoked on ")
+    server.wait_for(r"refused client at 127\.0\.0\.1: the certificate of client was revoked on ")
     assert other.running
 
     site.run("restpipe", "ca", "renew", "client").wait()
@@ -265,7 +294,7 @@ def test_no_list_that_is_broken_or_older_lets_a_revoked_client_back_in(site: Sit
         path.write_bytes(spoilt)
         server.wait_for(rf"ca\.crl\.pem: .*{said}.*\(what was there before stays in use\)")
         refused = server.output.count("refused client at")
-        server.wait_for(r"refused client at 127\.0\.0\.1: its certificate was revoked on ", times=refused + 1)
+        server.wait_for(r"refused client at 127\.0\.0\.1: the certificate of client was revoked on ", times=refused + 1)
     path.unlink()
     server.wait_for("is gone; what it revoked stays revoked until this node is started again")
     assert curl(f"{server.web}/client/client/data", "-H", "Prefer: wait=0").outcome == (503, 245, "no")

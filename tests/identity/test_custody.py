@@ -49,6 +49,29 @@ def held(tmp_path: Path) -> Held:
     return Held(Authority.create(tmp_path / "authority"), tmp_path / "node")
 
 
+def test_whom_tls_let_in_is_trusted_until_a_ca_is_taken_out_of_the_file(tmp_path: Path) -> None:
+    kept, withdrawn = sign("kept", None, CA), sign("withdrawn", None, CA)
+    between = sign("between", kept, CA)
+    peers = {
+        "direct": (sign("a", kept), b""),
+        "far": (sign("b", between), between.pem),
+        "gone": (sign("c", withdrawn), b""),
+    }
+    files = store(tmp_path, sign("node", kept), kept.pem + withdrawn.pem)
+    custody = Custody(IdentityPaths(*files.all), tmp_path / "ca.crl.pem", "client")
+
+    def trusted() -> list[str]:
+        return [name for name, (peer, intermediates) in peers.items() if custody.trusts(peer.pem, intermediates)]
+
+    assert trusted() == ["direct", "far", "gone"]
+    files.ca.write_bytes(withdrawn.pem + kept.pem + sign("added", None, CA).pem)
+    custody.look()
+    assert trusted() == ["direct", "far", "gone"]
+    files.ca.write_bytes(kept.pem)
+    custody.look()
+    assert trusted() == ["direct", "far"]
+
+
 def test_while_no_file_changes_nothing_is_news(held: Held) -> None:
     assert held.custody.look() is None
     held.paths.certificate.touch()

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -27,6 +29,7 @@ from restpipe.nodes.server import ServerNode
 from restpipe.pipe import Pipe
 from restpipe.stats import Gauge, NullStats
 from restpipe.transport import grpc_client
+from restpipe.transport.channel_options import METHOD, SERVICE
 from restpipe_pb.v1.pipe_pb2 import Goaway, Request
 
 SOON: dict[str, Any] = {"identity_interval_s": 0.02}
@@ -147,14 +150,14 @@ async def test_a_revoked_client_is_not_let_in_and_both_sides_say_why(
         await until(lambda: server.custody.revocations)
         async with running_client(elsewhere, server.port) as client:
             await told(client).until("connect_fail")
-            assert "this node's certificate was revoked on 20" in client._last_cause
+            assert "the certificate of alpha was revoked on 20" in client._last_cause
             # A new identity is let in, under the same name.
             authority.renew("alpha")
             for name in ("alpha.key.pem", "alpha.crt.pem"):
                 shutil.copy(directory / name, elsewhere)
             client.reload()
             await connected(server, client)
-    assert "refused alpha at 127.0.0.1: its certificate was revoked on 20" in caplog.text
+    assert "refused alpha at 127.0.0.1: the certificate of alpha was revoked on 20" in caplog.text
 
 
 async def test_a_client_that_is_not_allowed_is_not_let_in_and_both_sides_say_why(
@@ -460,6 +463,108 @@ async def test_sighup_or_an_operator_need_not_wait_for_the_interval(
         authority.revoke([7])
         server.reload()
         await until(lambda: "took a new revocation list: 1 revoked" in caplog.text)
+
+
+# Trust
+
+
+@asynccontextmanager
+async def pair_of_two_cas(
+    authority: Authority, **changed: Any
+) -> AsyncIterator[tuple[ServerNode, ClientNode, Authority]]:
+    """Run a server of one CA and a client of another, each in its directory, that trust both."""
+    other = Authority.create(authority.directory / "other", name="Other CA")
+    other.issue("alpha", "client")
+    other.issue("server", "server")
+    both = authority.certificate_path.read_bytes() + other.certificate_path.read_bytes()
+    for one in (authority, other):
+        (one.directory / "trusted.pem").write_bytes(both)
+    trusting: dict[str, Any] = SOON | {"ca_crt_filename": "trusted.pem"} | changed
+    async with (
+        running_server(authority.directory, **trusting) as server,
+        running_client(other.directory, server.port, **trusting) as client,
+    ):
+        await connected(server, client)
+        yield server, client, other
+
+
+@asynccontextmanager
+async def channel_of(client: ClientNode) -> AsyncIterator[grpc.aio.Channel]:
+    """Yield a connection of the test's own, with the identity of a client."""
+    identity = client.identity
+    credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
+    target = f"127.0.0.1:{client.settings.target_port}"
+    async with grpc.aio.secure_channel(target, credentials) as channel:
+        await channel.channel_ready()
+        yield channel
+
+
+def withdraw(authority: Authority, trusted: Authority) -> None:
+    """Have the node in the directory of a CA trust one CA alone."""
+    (authority.directory / "trusted.pem").write_bytes(trusted.certificate_path.read_bytes())
+
+
+async def test_the_live_pipe_of_a_client_whose_ca_is_withdrawn_is_cut_and_it_is_not_let_in_again(
+    authority: Authority, caplog: pytest.LogCaptureFixture, leak_free: None
+) -> None:
+    authority.issue("beta", "client")
+    directory = authority.directory
+    async with (
+        pair_of_two_cas(authority) as (server, client, _),
+        running_client(directory, server.port, "beta") as trusted,
+        channel_of(client) as stranger,
+    ):
+        await connected(server, trusted)
+        at_trusted, at_client = await trusted.pipe_to_server(0), await client.pipe_to_server(0)
+        withdraw(authority, authority)
+        end = await ended(at_client)
+        assert (end.reason, end.by_peer) == (Goaway.CERTIFICATE, True)
+        assert end.message == "the certificate of alpha is from no CA that is trusted any more"
+        assert "ended the pipe to alpha (127.0.0.1): the certificate of alpha is from no CA" in caplog.text
+        # Nor over a connection that TLS let in before.
+        call: Any = stranger.stream_stream(f"/{SERVICE}/{METHOD}")()
+        with pytest.raises(grpc.aio.AioRpcError, match="from no CA that is trusted any more; get a new one"):
+            await call.read()
+        assert [pipe.peer.name for pipe in server.registry] == ["beta"]
+        assert at_trusted.available
+
+
+async def test_a_client_leaves_a_server_whose_ca_it_does_not_trust_any_more_and_does_not_dial_it_again(
+    authority: Authority, caplog: pytest.LogCaptureFixture, leak_free: None
+) -> None:
+    async with pair_of_two_cas(authority) as (server, client, other):
+        pipe = await client.pipe_to_server(0)
+        withdraw(other, other)
+        end = await ended(pipe)
+        assert (end.reason, end.by_peer) == (Goaway.CERTIFICATE, False)
+        assert end.message == "the certificate of 127.0.0.1 is from no CA that is trusted any more"
+        await told(client).until("connect_fail")
+        assert "the server's certificate is not from this node's CA" in client._last_cause
+        # It is dialled again once it shows one that is.
+        for name in ("server.key.pem", "server.crt.pem"):
+            shutil.copy(other.directory / name, authority.directory / f"new.{name}")
+        for name in ("server.key.pem", "server.crt.pem"):
+            (authority.directory / f"new.{name}").replace(authority.directory / name)
+        await connected(server, client)
+
+
+async def test_a_client_whose_server_has_a_certificate_of_the_new_ca_already_changes_over_without_a_failed_request(
+    authority: Authority, caplog: pytest.LogCaptureFixture, brief_retirement: None, leak_free: None
+) -> None:
+    async with pair_of_two_cas(authority) as (server, client, other):
+        pipe, serving = await client.pipe_to_server(0), server
+        waiting = asyncio.create_task(ask(client.pipe_to_server, "wait", "post"))
+        async with asyncio.timeout(PATIENCE):
+            await serving.handler.entered.wait()
+        for name in ("server.key.pem", "server.crt.pem"):
+            shutil.copy(other.directory / name, authority.directory)
+        await until(lambda: "took a new identity: server" in caplog.text)
+        withdraw(other, other)
+        await until(lambda: client._pipe is not pipe)
+        assert not pipe.ended.done()
+        serving.handler.release.set()
+        assert await waiting == b'{"waited": "post"}'
+        assert (await ended(pipe)).reason == Goaway.SHUTDOWN
 
 
 # Expiry

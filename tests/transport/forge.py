@@ -28,16 +28,18 @@ class Forge:
     certificate: x509.Certificate
 
     @classmethod
-    def new(cls, common_name: str) -> "Forge":
+    def new(cls, common_name: str, issuer: "Forge | None" = None) -> "Forge":
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(common_name)
         now = datetime.now(UTC)
         certificate = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            x509.CertificateBuilder(
+                issuer.certificate.subject if issuer else name, name, key.public_key(), x509.random_serial_number()
+            )
             .not_valid_before(now - timedelta(days=30))
             .not_valid_after(now + timedelta(days=30))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
+            .sign(issuer.key if issuer else key, hashes.SHA256())
         )
         return cls(key, certificate)
 

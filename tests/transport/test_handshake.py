@@ -5,6 +5,7 @@ import errno
 import ssl
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import forge
@@ -15,6 +16,7 @@ from restpipe.exceptions import ConnectError
 from restpipe.identity import Identity, Revocations, parse_certificate
 from restpipe.protocol.limits import Limits
 from restpipe.transport import grpc_client
+from restpipe.transport.carrier import Peer
 from restpipe.transport.grpc_client import GrpcClientCarrier, dial
 from restpipe.transport.grpc_server import GrpcServerCarrier, PipeListener
 from restpipe.transport.handshake import shown_certificate
@@ -156,15 +158,38 @@ async def test_a_listener_trusts_the_cas_of_the_identity_that_replaced_another()
         await listener.stop(0)
 
 
-async def test_a_listener_refuses_who_is_revoked_and_says_so_on_both_sides(caplog: pytest.LogCaptureFixture) -> None:
-    alpha, beta = (forge.ca().make("client", name=name) for name in ("alpha", "beta"))
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_listener_tells_the_intermediates_that_a_client_brought_along(many: bool) -> None:
+    between = forge.Forge.new("Between", forge.ca())
+    alpha = (between if many else forge.ca()).make("client", trusts=forge.ca())
+    if many:
+        alpha = replace(alpha, certificate_pem=alpha.certificate_pem + between.pem)
+    told: list[Peer] = []
+
+    def fault_of(peer: Peer) -> None:
+        told.append(peer)
+
     listener = PipeListener(forge.ca().make("server"), Limits(), greet)
-    listener.revocations = revoking(alpha)
+    listener.fault_of = fault_of
     port = await listener.start("127.0.0.1", 0)
     try:
-        with pytest.raises(ConnectError, match=r"this node's certificate was revoked on 20.*; get a new one"):
+        await closed(await dial("127.0.0.1", port, alpha, Limits(), CONNECT_TIMEOUT))
+    finally:
+        await listener.stop(0)
+    assert [(peer.certificate + (peer.intermediates or b""), peer.not_after) for peer in told] == [
+        (alpha.certificate_pem, alpha.not_after)
+    ]
+
+
+async def test_a_listener_refuses_who_has_a_fault_and_says_it_on_both_sides(caplog: pytest.LogCaptureFixture) -> None:
+    alpha, beta = (forge.ca().make("client", name=name) for name in ("alpha", "beta"))
+    listener = PipeListener(forge.ca().make("server"), Limits(), greet)
+    listener.fault_of = lambda peer: "the certificate was revoked" if peer.name == "alpha" else None
+    port = await listener.start("127.0.0.1", 0)
+    try:
+        with pytest.raises(ConnectError, match=r"the certificate was revoked; get a new one"):
             await dial("127.0.0.1", port, alpha, Limits(), CONNECT_TIMEOUT)
-        assert "refused alpha at 127.0.0.1: its certificate was revoked on 20" in caplog.text
+        assert "refused alpha at 127.0.0.1: the certificate was revoked" in caplog.text
         carrier = await dial("127.0.0.1", port, beta, Limits(), CONNECT_TIMEOUT)
         assert parse_certificate(carrier.peer.certificate)
         await closed(carrier)
