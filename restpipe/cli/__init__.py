@@ -1,6 +1,9 @@
 """The commands."""
 
+import errno
 import inspect
+import os
+import sys
 
 import typer
 
@@ -70,4 +73,12 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # What is left in the buffer would fail once more as Python ends, and be the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        typer.echo(f"restpipe: cannot write: {error.strerror}", err=True)
+        sys.exit(1)

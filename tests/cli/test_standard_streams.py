@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from restpipe.identity import Authority
+
 PATIENCE = 30.0
 CLOSED = ["<&-", ">&-", "2>&-"]
 
@@ -43,6 +45,15 @@ def test_a_closed_standard_input_is_no_empty_body() -> None:
     with start("<&-", "call", "--node", "http://127.0.0.1:1", "server", "POST", "order", "-d", "@-") as call:
         _, errors = call.communicate(timeout=PATIENCE)
     assert (call.returncode, errors) == (2, b"restpipe call: cannot read -: Bad file descriptor\n")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["status", "--help"], ["ca", "show"]])
+def test_output_that_finds_no_room_is_told_in_a_line(words: list[str], tmp_path: Path) -> None:
+    Authority.create(tmp_path)
+    options = ["--dir", str(tmp_path)] if words[0] == "ca" else []
+    with start(">/dev/full", *words, *options) as command:
+        _, errors = command.communicate(timeout=PATIENCE)
+    assert (command.returncode, errors) == (1, b"restpipe: cannot write: No space left on device\n")
 
 
 @pytest.mark.parametrize("closed", CLOSED)
