@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from restpipe.exceptions import IdentityError
@@ -298,7 +298,7 @@ def _certificate_rows(file: Path, certificate: x509.Certificate) -> list[tuple[s
         ("Valid from", moment(certificate.not_valid_before_utc)),
         ("Valid until", f"{moment(certificate.not_valid_after_utc)} ({_validity(certificate)})"),
         ("SHA-256", certificate.fingerprint(hashes.SHA256()).hex(":").upper()),
-        ("Key", key_kind(certificate.public_key())),
+        ("Key", _key(certificate)),
     ]
 
 
@@ -312,6 +312,13 @@ def _name(certificate: x509.Certificate) -> str:
         return certificate_name(certificate)
     except IdentityError as error:
         return f"none that a node can have ({error})"
+
+
+def _key(certificate: x509.Certificate) -> str:
+    try:
+        return key_kind(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        return f"none that can be read ({printable(str(error))})"
 
 
 def _role(certificate: x509.Certificate) -> str:

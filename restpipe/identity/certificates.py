@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -183,7 +183,7 @@ def public_key_bytes(holder: x509.Certificate | PrivateKey) -> bytes:
         return holder.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise IdentityError(f"its public key cannot be read: {error}") from error
 
 
@@ -202,7 +202,7 @@ def authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifie
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):  # other name, key of a kind that does not sign, other key
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):  # other name, kind of key, or key
         return False
     return is_authority(issuer)
 

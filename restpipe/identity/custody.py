@@ -78,7 +78,7 @@ class Custody:
         if self._withdrawn:
             try:
                 trust_path(x509.load_pem_x509_certificates(certificate + intermediates), self.identity.anchors)
-            except IdentityError:
+            except (IdentityError, ValueError):  # a peer may bring anything along that it does not need
                 return False
         return True
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import ssl
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_show_tells_what_a_key_is_and_whether_others_can_read_it(tmp_path: Path)
     assert _run("show", key) == "Private key  EC P-256\nMode         0600 (private to its owner)\n"
     key.chmod(0o644)
     assert f"0644 (open to group or others; chmod 600 {key})" in _run("show", key)
+
+
+def test_show_tells_that_it_does_not_know_a_kind_of_key(tmp_path: Path) -> None:
+    _run("init", "--dir", tmp_path)
+    ec_key = bytes.fromhex("2a8648ce3d0201")  # its OID (RFC 5480 section 2.1.1)
+    file = tmp_path / "ca.crt.pem"
+    file.write_text(
+        ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(file.read_text()).replace(ec_key, b"*" * len(ec_key)))
+    )
+    assert "Key          none that can be read (Unknown key type: 1.2.42." in _run("show", file)
 
 
 def test_show_tells_each_certificate_of_a_bundle(tmp_path: Path) -> None:

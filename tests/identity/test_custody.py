@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,9 @@ from test_revocation import TOMORROW, crl
 
 from restpipe.exceptions import IdentityError
 from restpipe.identity import Authority, Custody, IdentityPaths
+
+# The OID of an EC public key, as DER has it (RFC 5480 section 2.1.1).
+EC_KEY = bytes.fromhex("2a8648ce3d0201")
 
 
 @dataclass
@@ -70,6 +74,13 @@ def test_whom_tls_let_in_is_trusted_until_a_ca_is_taken_out_of_the_file(tmp_path
     files.ca.write_bytes(kept.pem)
     custody.look()
     assert trusted() == ["direct", "far"]
+    # What a peer brings along may be anything that TLS overlooked.
+    no_key = ssl.DER_cert_to_PEM_cert(
+        ssl.PEM_cert_to_DER_cert(between.pem.decode()).replace(EC_KEY, b"\x2a" * len(EC_KEY))
+    )
+    for odd in (no_key.encode(), b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        peers = {"odd": (sign("d", between), odd)}
+        assert trusted() == []
 
 
 def test_while_no_file_changes_nothing_is_news(held: Held) -> None:
