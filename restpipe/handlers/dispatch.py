@@ -15,7 +15,7 @@ from restpipe.handlers import payload
 from restpipe.handlers.answers import AnswerMemory
 from restpipe.handlers.base import Reply
 from restpipe.handlers.context import EventContext
-from restpipe.handlers.events import EventTable
+from restpipe.handlers.events import EventTable, HandlerEvent
 from restpipe.handlers.file_answers import FileAnswer, is_file
 from restpipe.handlers.once import Once
 from restpipe.handlers.problems import handler_error
@@ -99,6 +99,18 @@ class Dispatcher:
         """Let only these call what the handlers have no rule for; None: everyone may."""
         self.events.restrict(names)
 
+    def find(self, incoming: Incoming) -> HandlerEvent:
+        """Return the event that a request is for.
+
+        Raises:
+            ForbiddenError: it is not for its caller.
+            EventError: nothing serves it.
+        """
+        event = self.events.find(incoming.request.verb, incoming.request.noun)
+        if event.allow is not None and not event.allow.include(incoming.peer.name):
+            raise event.refuse(incoming.peer.name)
+        return event
+
     def close(self) -> None:
         """Cancel what is executed without its caller. What a handler holds is its own."""
         self._once.close()
@@ -112,9 +124,7 @@ class Dispatcher:
         loop = incoming.loop
         started = loop.time()
         request = incoming.request
-        event = self.events.find(request.verb, request.noun)
-        if event.allow is not None and not event.allow.include(incoming.peer.name):
-            raise event.refuse(incoming.peer.name)
+        event = self.find(incoming)
         if request.idempotency_key and self._once.concerns(incoming):
             await self._once.serve(incoming, self.serve, streams=event.arguments.open_body is not None)
             return

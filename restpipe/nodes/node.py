@@ -9,7 +9,7 @@ from types import CodeType
 from typing import Any
 
 from restpipe.config import NodeSettings, import_application, make_object, reread
-from restpipe.exceptions import ConfigError, EventError, ForbiddenError
+from restpipe.exceptions import ConfigError, EventError, ForbiddenError, PipeLostError
 from restpipe.handlers.answers import AnswerMemory
 from restpipe.handlers.asgi import AsgiApp, AsgiService
 from restpipe.handlers.connection_events import Notifier
@@ -187,8 +187,15 @@ class Node(ABC):
         self._settings_changed()
 
     def _settings_changed(self) -> None:
-        """Use what was taken of new settings."""
+        """Use what was taken of new settings, and cut what is under way and not permitted any longer."""
         self._restrict(self.settings.allow)
+        for pipe in self.pipes:
+            for incoming in pipe.served:
+                try:
+                    if not incoming.request.to:  # else it is for another node, to which it is passed on
+                        self._permit(incoming)
+                except ForbiddenError as error:
+                    incoming.cut(PipeLostError(f"{error} any longer"))
 
     def _restrict(self, patterns: tuple[str, ...]) -> None:
         names = None if "*" in patterns else NamePatterns(patterns)
@@ -197,9 +204,19 @@ class Node(ABC):
         else:
             self._allow = names
 
-    def _serve_permitted(self, incoming: Incoming) -> Awaitable[None]:
-        if self._allow is not None and not self._allow.include(incoming.peer.name):
+    def _permit(self, incoming: Incoming) -> None:
+        """Find out whether a request that is for this node may be served.
+
+        Raises:
+            ForbiddenError: it may not.
+        """
+        if isinstance(self.service, Dispatcher):
+            self.service.find(incoming)
+        elif self._allow is not None and not self._allow.include(incoming.peer.name):
             raise ForbiddenError(f"what this node serves is not for {incoming.peer.name!r}")
+
+    def _serve_permitted(self, incoming: Incoming) -> Awaitable[None]:
+        self._permit(incoming)
         return self.service.serve(incoming)
 
     @property

@@ -122,11 +122,8 @@ class Relay:
         """Cut what is under way and not permitted any longer."""
         for incoming, called in list(self._under_way.items()):
             if not self.rules.permit(incoming.peer.name, called):
-                error = PipeLostError(
-                    f"the server does not permit {incoming.peer.name!r} to reach {called!r} any longer"
-                )
-                incoming.fail(error)
-                incoming.abandon(error)
+                message = f"the server does not permit {incoming.peer.name!r} to reach {called!r} any longer"
+                incoming.cut(PipeLostError(message))
 
     async def _pipe_to(self, incoming: Incoming, wait: float) -> Pipe:
         caller, to = incoming.peer.name, incoming.request.to

@@ -237,6 +237,11 @@ class Incoming(LiveExchange):
         """Answer that the deadline passed, and cancel the handler."""
         self.live.expire_incoming(self)
 
+    def cut(self, error: EventError) -> None:
+        """Answer with a failure, or break the answer off, and cancel the handler."""
+        self.fail(error)
+        self.abandon(error)
+
     def abandon(self, error: EventError) -> None:
         """Cancel the handler: nobody waits for it."""
         self.abandoned = True

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, ClassVar
 
 from restpipe.exceptions import ConnectError, EventError, PeerRefusedError
-from restpipe.pipe.exchanges import Answer
+from restpipe.pipe.exchanges import Answer, Incoming
 from restpipe.pipe.live import LiveExchanges, Serve
 from restpipe.pipe.request_ids import instance, request_id
 from restpipe.pipe.sender import Sender
@@ -171,6 +171,11 @@ class Pipe:
     def in_flight(self) -> int:
         """Exchanges under way, both ways."""
         return self._core.in_flight
+
+    @property
+    def served(self) -> list[Incoming]:
+        """The requests of the peer that are being served."""
+        return [incoming for incoming in self._exchanges.incoming.values() if incoming.begun]
 
     @property
     def queued(self) -> int:

@@ -557,6 +557,59 @@ async def test_whom_a_client_serves_can_change_while_it_runs(identity_files: Pat
         assert (await of_server.get("/client/alpha/value")).status_code == 200
 
 
+async def test_what_a_caller_has_under_way_is_cut_once_a_node_does_not_serve_him_any_more(
+    identity_files: Path, leak_free: None
+) -> None:
+    async with three(identity_files, "beta>alpha") as nodes, web_of(nodes.server) as of_server:
+        theirs = asyncio.create_task(nodes.get("wait"))
+        await nodes.entered()
+        cut_off = asyncio.create_task(of_server.get("/client/alpha/wait"))
+        await nodes.entered()
+        # What the server passes on is not for itself.
+        nodes.server.reload(lambda: nodes.server.settings.model_copy(update={"allow": ("nobody",)}))
+        nodes.far.reload(lambda: nodes.far.settings.model_copy(update={"allow": ("beta",)}))
+        answer = await cut_off
+        assert outcome(answer) == (502, "246", "unknown")
+        assert answer.json()["detail"].startswith("get wait is not for '127.0.0.1' any longer")
+        async with asyncio.timeout(PATIENCE):
+            await nodes.handler.cancelled.wait()
+        nodes.handler.release.set()
+        assert (await theirs).json() == {"waited": "get"}
+
+
+async def test_an_application_serves_nobody_any_longer_who_is_not_allowed(
+    identity_files: Path, leak_free: None
+) -> None:
+    entered, over = asyncio.Event(), asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await receive()
+        entered.set()
+        try:
+            await receive()  # for ever, or until nobody waits
+        finally:
+            over.set()
+
+    async with (
+        running_server(identity_files) as server,
+        web_of(server) as http,
+        contextlib.AsyncExitStack() as ending,
+    ):
+        node = ClientNode(client_settings(identity_files, server.port), application=application)
+        await node.start()
+        ending.push_async_callback(node.stop, 0)
+        await connected(server, node)
+        asking = asyncio.create_task(http.get("/client/alpha/anything"))
+        async with asyncio.timeout(PATIENCE):
+            await entered.wait()
+        node.reload(lambda: node.settings.model_copy(update={"allow": ("beta",)}))
+        assert outcome(await asking) == (502, "246", "unknown")
+        async with asyncio.timeout(PATIENCE):
+            await over.wait()
+
+
 async def test_a_client_that_is_not_allowed_any_more_is_cut_and_comes_back_when_it_is(identity_files: Path) -> None:
     async with three(identity_files, "beta>alpha") as nodes:
         (pipe,) = nodes.far.pipes
