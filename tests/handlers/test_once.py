@@ -211,8 +211,14 @@ async def test_a_request_that_was_not_executed_leaves_its_key_free(office: Offic
 
 async def test_a_request_that_gets_no_thread_leaves_its_key_free(office: Office) -> None:
     joint = await office.join()
-    released = threading.Event()
-    blocking = [asyncio.create_task(office.threads.run(lambda: released.wait(PATIENCE))) for _ in range(2)]
+    begun, released = threading.Barrier(3), threading.Event()
+
+    def block() -> None:
+        begun.wait(PATIENCE)
+        released.wait(PATIENCE)
+
+    blocking = [asyncio.create_task(office.threads.run(block)) for _ in range(2)]
+    await asyncio.to_thread(begun.wait, PATIENCE)  # a call that waits for a thread beside them may have its turn first
     await failed(pay(joint, "large", verb="patch", timeout_ms=2_000), PeerRefusedError)
     assert office.handler.runs["large"] == 0
     released.set()
